@@ -1,0 +1,76 @@
+"""How a network or a supernet is trained: the recipe, and what every run has. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from psvit.data.config import AugmentConfig
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass
+class Recipe:
+    """Training settings; the defaults are the DeiT recipe (arXiv 2012.12877, table 9).
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images an optimiser step, over all processes and accumulated micro-batches.
+        accumulate: micro-batches that a process's share of the batch is cut into, to save memory.
+        lr: peak learning rate of AdamW; it rises linearly for ``warmup_epochs`` and falls as a cosine to ``min_lr``.
+        weight_decay: of matrices and kernels; biases, norms, positions and class token have none.
+        clip_norm: largest gradient norm; None does not clip.
+        drop_path: drop-path rate of the last layer; it rises linearly from 0 over depth.
+        ema_decay: decay of the exponential moving average of the weights; None keeps none.
+        precision: ``fp32``, ``bf16`` or ``fp16`` autocast; ``auto`` is bf16 on a GPU and fp32 on a CPU.
+        checkpoint_every: optimiser steps between checkpoints; None is once an epoch. No effect on the result.
+    """
+
+    epochs: int = 300
+    batch_size: int = 1024
+    accumulate: int = 1
+    lr: float = 1e-3
+    min_lr: float = 1e-5
+    warmup_epochs: float = 5.0
+    weight_decay: float = 0.05
+    clip_norm: float | None = None
+    label_smoothing: float = 0.1
+    drop_path: float = 0.1
+    ema_decay: float | None = None
+    precision: str = "auto"
+    checkpoint_every: int | None = None
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"recipe.{key} is {getattr(self, key)}; it must be at least 1")
+        if self.checkpoint_every is not None and self.checkpoint_every < 1:
+            raise ValueError(f"recipe.checkpoint_every is {self.checkpoint_every}; use 1 or more, or null")
+        if self.lr <= 0 or self.min_lr < 0:
+            raise ValueError(f"recipe.lr is {self.lr} and recipe.min_lr {self.min_lr}; lr must be above 0")
+        if not 0 <= self.drop_path < 1 or not 0 <= self.label_smoothing < 1:
+            raise ValueError("recipe.drop_path and recipe.label_smoothing must lie in [0, 1)")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"recipe.ema_decay is {self.ema_decay}; it must lie between 0 and 1")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"recipe.precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
+
+
+@dataclass
+class RunConfig:
+    """What every command that makes a run folder has.
+
+    Attributes:
+        runs: folder of all runs.
+        name: name of this project's runs: ``runs/NAME/supernet``, ``runs/NAME/evolve-1.3G``, ``runs/NAME/retrain``.
+        out: the run folder itself.
+        seed: of weights, data order, augmentation, paths and search.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+    """
+
+    runs: str = "runs"
+    name: str = "default"
+    out: str = "???"
+    seed: int = 0
+    device: str = "auto"

@@ -1,0 +1,1 @@
+"""Make the winner real: train it from scratch, evaluate it."""

@@ -1,0 +1,1 @@
+"""Find the best architecture within a budget by scores of inherited weights."""

@@ -1,0 +1,1 @@
+"""Train all architectures at once: the search space, the weight-sharing supernet, and what it hands down."""

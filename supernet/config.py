@@ -1,0 +1,101 @@
+"""Settings of ``psvit-search train-supernet``. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from psvit.arch import NetworkSpec
+from psvit.data.config import DataConfig
+from psvit.engine.config import Recipe, RunConfig
+
+PATHS = ("image", "batch")
+
+
+@dataclass
+class SpaceConfig:
+    """A search space: the dimensions around the layers, and the cells of each stage.
+
+    Attributes are those of :class:`psvit.arch.NetworkSpec`; ``image_size`` is ``224`` or ``224x160``, and ``classes``
+    and, where a dataset has one, the image size come from the data.
+    """
+
+    name: str = "custom"
+    kind: str = "2d"
+    image_size: str = "224"
+    patch_size: int = 8
+    widths: list[int] = field(default_factory=list)
+    heads: list[int] = field(default_factory=list)
+    mlp_ratio: int = 4
+    pool_kernel: int = 3
+    cells: int = 6
+
+    def __post_init__(self) -> None:
+        if self.cells < 1:
+            raise ValueError(f"space.cells is {self.cells}; a stage needs at least one cell")
+
+    @classmethod
+    def of(cls, spec: NetworkSpec, cells: int = 6) -> SpaceConfig:
+        """The configuration of named dimensions."""
+        return cls(
+            name=spec.name,
+            kind=spec.kind,
+            image_size="x".join(str(side) for side in dict.fromkeys(spec.image_size)),
+            patch_size=spec.patch_size,
+            widths=list(spec.widths),
+            heads=list(spec.heads),
+            mlp_ratio=spec.mlp_ratio,
+            pool_kernel=spec.pool_kernel,
+            cells=cells,
+        )
+
+    def spec(self, classes: int, image_size: tuple[int, int] | None = None) -> NetworkSpec:
+        """The dimensions for a dataset of so many classes and, unless None, that image size (height, width).
+
+        Raises:
+            ValueError: dimensions that do not fit each other, or an image that the patch does not divide.
+        """
+        return NetworkSpec(
+            kind=self.kind,
+            image_size=image_size or parse_image_size(self.image_size),
+            patch_size=self.patch_size,
+            widths=tuple(self.widths),
+            heads=tuple(self.heads),
+            classes=classes,
+            mlp_ratio=self.mlp_ratio,
+            pool_kernel=self.pool_kernel,
+            name=self.name,
+        )
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """``224`` -> (224, 224), ``224x160`` -> (224, 160), height first.
+
+    Raises:
+        ValueError: not one or two whole numbers above 0.
+    """
+    sides = str(text).lower().split("x")
+    if not 1 <= len(sides) <= 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise ValueError(f"image size {text!r}: write 224, or height x width as 224x160")
+    return int(sides[0]), int(sides[-1])
+
+
+@dataclass
+class TrainSupernetConfig(RunConfig):
+    """Settings of ``psvit-search train-supernet``.
+
+    Attributes:
+        paths: draw one path an ``image`` (the default) or one a ``batch`` (as SPOS does).
+        watch: architectures whose inherited top-1 on the search split is logged after each epoch; 0 for none.
+    """
+
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    recipe: Recipe = field(default_factory=Recipe)
+    paths: str = "image"
+    watch: int = 4
+
+    def __post_init__(self) -> None:
+        if self.paths not in PATHS:
+            raise ValueError(f"paths is {self.paths!r}; use one of {', '.join(PATHS)}")
+        if self.watch < 0:
+            raise ValueError(f"watch is {self.watch}; use 0 or more")
