@@ -203,3 +203,15 @@ class NetworkSpec:
     def for_data(self, classes: int, image_size: tuple[int, int] | None = None) -> NetworkSpec:
         """The same network for other data: its number of classes and, unless None, its image size."""
         return replace(self, classes=classes, image_size=image_size or self.image_size)
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """``224`` -> (224, 224), ``224x160`` -> (224, 160), height first.
+
+    Raises:
+        ValueError: not one or two whole numbers above 0.
+    """
+    sides = str(text).lower().split("x")
+    if not 1 <= len(sides) <= 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise ValueError(f"image size {text!r}: write 224, or height x width as 224x160")
+    return int(sides[0]), int(sides[-1])

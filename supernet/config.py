@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from psvit.arch import NetworkSpec
+from psvit.arch import NetworkSpec, parse_image_size
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe, RunConfig
 
@@ -65,18 +65,6 @@ class SpaceConfig:
             pool_kernel=self.pool_kernel,
             name=self.name,
         )
-
-
-def parse_image_size(text: str) -> tuple[int, int]:
-    """``224`` -> (224, 224), ``224x160`` -> (224, 160), height first.
-
-    Raises:
-        ValueError: not one or two whole numbers above 0.
-    """
-    sides = str(text).lower().split("x")
-    if not 1 <= len(sides) <= 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise ValueError(f"image size {text!r}: write 224, or height x width as 224x160")
-    return int(sides[0]), int(sides[-1])
 
 
 @dataclass
