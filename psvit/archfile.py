@@ -1,0 +1,183 @@
+"""arch.json: a network on file. It alone is enough to build, cost and retrain the network; it holds no code. No torch.
+
+UTF-8 JSON, ``"format": "psvit-arch"``, ``"version": 1``: the dimensions, the layers per stage, their FLOPs and
+parameters (checked against the shapes on loading) and, for a searched network, where it came from.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from psvit.arch import BASIC, LAYER_LETTERS, LAYER_NAMES, SHARING, Architecture, CellPath, NetworkSpec
+from psvit.cost import Cost, network_cost
+from psvit.files import write_text
+from psvit.zoo import NETWORKS, SPACES
+
+FORMAT, VERSION = "psvit-arch", 1
+
+# where an architecture came from: key -> type of its value
+_ORIGIN: dict[str, type] = {
+    "score": dict,  # {"top1": share, "loss": cross entropy} of inherited weights on the search split
+    "path": str,  # the supernet path that was scored, BIISII-...
+    "search_split": dict,  # the dataset and split that scored it
+    "budget": dict,  # what was allowed
+    "seed": int,
+    "searcher": str,
+    "scored": int,  # how many architectures the search scored
+    "supernet_sha256": str,  # of the supernet's weights
+    "tool": str,  # name and version of the program
+}
+
+
+@dataclass(frozen=True)
+class ArchFile:
+    """The content of an arch.json.
+
+    Attributes:
+        spec: the dimensions.
+        architecture: the layers of each stage.
+        origin: where it came from, plain JSON values; None for a network that was not searched.
+    """
+
+    spec: NetworkSpec
+    architecture: Architecture
+    origin: dict[str, Any] | None = None
+
+    @property
+    def cost(self) -> Cost:
+        """FLOPs and parameters."""
+        return network_cost(self.spec, self.architecture)
+
+
+def save_arch(path: Path, arch: ArchFile) -> None:
+    """Write an arch.json, whole or not at all."""
+    cost = arch.cost
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "network": asdict(arch.spec),
+        "stages": [[LAYER_NAMES[letter] for letter in letters] for letters in arch.architecture.stages],
+        "flops": cost.flops,
+        "params": cost.params,
+        "origin": arch.origin,
+    }
+    write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def load_arch(path: Path) -> ArchFile:
+    """Read and check an arch.json.
+
+    Raises:
+        ValueError: the file is missing or no JSON, or anything in it is unknown, of a wrong type, impossible, or does
+            not match; the message holds the JSON path of the fault.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file; a search writes arch.json into its run folder") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+    try:
+        return _parse(document)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _parse(document: Any) -> ArchFile:
+    known = {"format", "version", "network", "stages", "flops", "params", "origin"}
+    _require_object(document, "$", known, required=known - {"origin"})
+    if document["format"] != FORMAT:
+        raise ValueError(f'$.format: is {document["format"]!r}; an architecture file has "{FORMAT}"')
+    if document["version"] != VERSION or isinstance(document["version"], bool):
+        raise ValueError(f"$.version: is {document['version']!r}; this program reads version {VERSION}")
+    spec = _parse_network(document["network"])
+    architecture = _parse_stages(document["stages"])
+    if len(architecture.stages) != spec.stages:
+        raise ValueError(f"$.stages: has {len(architecture.stages)} stages, but $.network has {spec.stages} widths")
+    cost = network_cost(spec, architecture)
+    for key, counted in (("flops", cost.flops), ("params", cost.params)):
+        _require(document[key], int, f"$.{key}")
+        if document[key] != counted:
+            raise ValueError(f"$.{key}: is {document[key]}, but the network has {counted}")
+    origin = document.get("origin")
+    if origin is not None:
+        _require_object(origin, "$.origin", set(_ORIGIN), required=set())
+        for key, value in origin.items():
+            _require(value, _ORIGIN[key], f"$.origin.{key}")
+        if "path" in origin:
+            _check_path(origin["path"], architecture)
+    return ArchFile(spec, architecture, origin)
+
+
+def _parse_network(value: Any) -> NetworkSpec:
+    """The dimensions: all of them, or the name of known ones with whatever differs from them."""
+    types = {field.name: field.type for field in fields(NetworkSpec)}
+    _require_object(value, "$.network", set(types), required=set())
+    for key, item in value.items():
+        where = f"$.network.{key}"
+        if types[key] == "str":
+            _require(item, str, where)
+        elif types[key] == "int":
+            _require(item, int, where)
+        else:
+            _require(item, list, where)
+            for position, entry in enumerate(item):
+                _require(entry, int, f"{where}[{position}]")
+    given = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+    name = given.get("name", "")
+    if name in SPACES or name in NETWORKS:
+        given = asdict(SPACES[name] if name in SPACES else NETWORKS[name][0]) | given
+    missing = {"kind", "image_size", "patch_size", "widths", "heads", "classes"} - given.keys()
+    if missing:
+        raise ValueError(f"$.network: lacks {', '.join(sorted(missing))}, and the name {name!r} is not a known one")
+    try:
+        return NetworkSpec(**given)
+    except ValueError as error:
+        raise ValueError(f"$.network: {error}") from None
+
+
+def _parse_stages(value: Any) -> Architecture:
+    _require(value, list, "$.stages")
+    words = []
+    for stage, layers in enumerate(value):
+        _require(layers, list, f"$.stages[{stage}]")
+        word = ""
+        for cell, layer in enumerate(layers):
+            where = f"$.stages[{stage}][{cell}]"
+            _require(layer, str, where)
+            if layer not in (LAYER_NAMES[BASIC], LAYER_NAMES[SHARING]):
+                raise ValueError(f"{where}: unknown layer {layer!r}; use basic or sharing")
+            word += LAYER_LETTERS[layer]
+        words.append(word)
+    try:
+        return Architecture(tuple(words))
+    except ValueError as error:
+        raise ValueError(f"$.stages: {error}") from None
+
+
+def _check_path(text: str, architecture: Architecture) -> None:
+    try:
+        path = CellPath.parse(text)
+    except ValueError as error:
+        raise ValueError(f"$.origin.path: {error}") from None
+    if path.architecture != architecture:
+        raise ValueError(f"$.origin.path: is {text}, which is another architecture than $.stages")
+
+
+def _require(value: Any, kind: type, where: str) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        names = {int: "a whole number", str: "a text", list: "a list", dict: "an object"}
+        raise ValueError(f"{where}: is {value!r}; it must be {names[kind]}")
+
+
+def _require_object(value: Any, where: str, known: set[str], required: set[str]) -> None:
+    _require(value, dict, where)
+    unknown = sorted(value.keys() - known)
+    if unknown:
+        raise ValueError(f"{where}.{unknown[0]}: unknown key; known are {', '.join(sorted(known))}")
+    missing = sorted(required - value.keys())
+    if missing:
+        raise ValueError(f"{where}.{missing[0]}: is missing")

@@ -1,0 +1,162 @@
+"""The layers of PSViT: basic and sharing layers, token pooling, patch embedding.
+
+Shapes: B images, N tokens, D width, H heads, d = D / H; R x C the grid of tokens (a sequence is a grid of one row).
+Attention maps are (B, H, N, N): softmax(QK^T / sqrt d), the quantity that a sharing layer takes over (paper, section
+"attention sharing"). Parameter names are timm's where timm has the layer.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+Grid = tuple[int, int]
+
+
+class Mlp(nn.Module):
+    """Two linear maps with a GELU between: (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, width: int, ratio: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, ratio * width)
+        self.fc2 = nn.Linear(ratio * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, D) -> (B, H, N, d)."""
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
+def _join_heads(x: Tensor) -> Tensor:
+    """(B, H, N, d) -> (B, N, D)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention that can keep the maps of its first images.
+
+    Maps cost memory and speed, so only images whose map a later layer shares take the explicit way; the others go
+    through torch's fused attention.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, kept: int) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D) -> (B, N, D), and the maps (kept, H, N, N) of the first ``kept`` images, None for 0."""
+        q, k, v = (_split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        attention_map, parts = None, []
+        if kept:
+            scores = q[:kept] @ k[:kept].transpose(-2, -1)
+            attention_map = (scores * q.shape[-1] ** -0.5).softmax(dim=-1)
+            parts.append(attention_map.to(v.dtype) @ v[:kept])
+        if kept < len(x):
+            parts.append(F.scaled_dot_product_attention(q[kept:], k[kept:], v[kept:]))
+        mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self.proj(_join_heads(mixed)), attention_map
+
+
+class SharedAttention(nn.Module):
+    """Self-attention with a given map: V and the output projection, no Q and K."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.v = nn.Linear(width, width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, attention_map: Tensor) -> Tensor:
+        """(B, N, D), (B, H, N, N) -> (B, N, D)."""
+        v = _split_heads(self.v(x), self.heads)
+        return self.proj(_join_heads(attention_map.to(v.dtype) @ v))
+
+
+class _Layer(nn.Module):
+    """What both kinds of layer have: two norms, an MLP and drop path around an attention."""
+
+    attn: nn.Module
+
+    def __init__(self, width: int, mlp_ratio: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, mlp_ratio)
+        self.drop_path = StochasticDepth(drop_path, "row")
+
+    def _add(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self.drop_path(attended)
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class BasicLayer(_Layer):
+    """A pre-norm ViT encoder layer."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, drop_path: float = 0.0) -> None:
+        super().__init__(width, mlp_ratio, drop_path)
+        self.attn = Attention(width, heads)
+
+    def forward(self, x: Tensor, kept: int = 0) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D) -> (B, N, D), and the maps (kept, H, N, N) of the first ``kept`` images, None for 0."""
+        attended, attention_map = self.attn(self.norm1(x), kept)
+        return self._add(x, attended), attention_map
+
+
+class SharingLayer(_Layer):
+    """An encoder layer that takes the attention map of an earlier basic layer of its stage."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, drop_path: float = 0.0) -> None:
+        super().__init__(width, mlp_ratio, drop_path)
+        self.attn = SharedAttention(width, heads)
+
+    def forward(self, x: Tensor, attention_map: Tensor) -> Tensor:
+        """(B, N, D), (B, H, N, N) -> (B, N, D)."""
+        return self._add(x, self.attn(self.norm1(x), attention_map))
+
+
+class PatchEmbedding(nn.Module):
+    """Non-overlapping patches, each mapped linearly: (B, channels, height, width) -> (B, N, D), row by row."""
+
+    def __init__(self, channels: int, patch_size: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Grid]:
+        """The tokens and their grid.
+
+        Raises:
+            ValueError: the patch does not divide the image.
+        """
+        patch = self.proj.stride[0]
+        height, width = images.shape[-2:]
+        if height % patch or width % patch:
+            raise ValueError(f"an image of {height}x{width} px cannot be cut into patches of {patch}x{patch} px")
+        return self.proj(images).flatten(2).transpose(1, 2), (height // patch, width // patch)
+
+
+class TokenPooling(nn.Module):
+    """Fewer and wider tokens between two stages, by a convolution of stride 2 (paper, section "token pooling").
+
+    PSViT-1D convolves the sequence, class token included; PSViT-2D the grid.
+    """
+
+    def __init__(self, kind: str, width_in: int, width_out: int, kernel: int) -> None:
+        super().__init__()
+        convolution = nn.Conv1d if kind == "1d" else nn.Conv2d
+        self.conv = convolution(width_in, width_out, kernel, stride=2, padding=kernel // 2)
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """(B, N, D_in) on a grid -> (B, N_out, D_out) and the grid of N_out."""
+        x = x.transpose(1, 2)
+        if isinstance(self.conv, nn.Conv2d):
+            x = x.reshape(*x.shape[:2], *grid)
+        x = self.conv(x)
+        grid = (x.shape[2], x.shape[3]) if x.ndim == 4 else (1, x.shape[2])
+        return x.flatten(2).transpose(1, 2), grid

@@ -1,0 +1,163 @@
+"""PSViT: stages of basic and sharing layers with token pooling between them, mean over the tokens, linear head.
+
+DeiT is the same code: one stage, no pooling, class-token readout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from psvit.arch import SHARING, Architecture, NetworkSpec
+from psvit.layers import BasicLayer, Grid, PatchEmbedding, SharingLayer, TokenPooling
+
+Layer = BasicLayer | SharingLayer
+
+
+class Frame(nn.Module):
+    """Everything of a network but its layers: patch embedding, positions, token pooling, final norm and head.
+
+    A standalone :class:`PSViT` and the supernet stand on the same frame, so that weights pass from one to the other by
+    name.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        width = spec.widths[0]
+        self.patch_embed = PatchEmbedding(spec.channels, spec.patch_size, width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if spec.class_tokens else None
+        self.pos_embed = nn.Parameter(torch.zeros(1, spec.tokens[0], width))
+        self.pools = nn.ModuleList(
+            TokenPooling(spec.kind, before, after, spec.pool_kernel)
+            for before, after in zip(spec.widths[:-1], spec.widths[1:], strict=True)
+        )
+        self.norm = nn.LayerNorm(spec.widths[-1], eps=1e-6)
+        self.head: nn.Module = nn.Linear(spec.widths[-1], spec.classes)
+
+    def init_weights(self) -> None:
+        """Initialise as DeiT does: truncated normal of 0.02 for linear maps and positions, zero biases."""
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if self.cls_token is not None:
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Grid]:
+        """Images (B, channels, height, width) -> tokens (B, N, D) with positions, and their grid.
+
+        Images of another size than the network's get interpolated positions.
+
+        Raises:
+            ValueError: the patch does not divide the image.
+        """
+        x, grid = self.patch_embed(images)
+        positions = self._positions(grid)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+            grid = (1, x.shape[1])
+        return x + positions, grid
+
+    def _positions(self, grid: Grid) -> Tensor:
+        """Learned positions (1, N, D) for a grid of patches."""
+        if grid == self.spec.patch_grid:
+            return self.pos_embed
+        first, patches = self.pos_embed.tensor_split([self.spec.class_tokens], dim=1)
+        image = patches.transpose(1, 2).reshape(1, -1, *self.spec.patch_grid).float()
+        image = F.interpolate(image, size=grid, mode="bicubic", antialias=True)
+        return torch.cat([first, image.flatten(2).transpose(1, 2).to(first.dtype)], dim=1)
+
+    def enter(self, stage: int, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """Pool the tokens on their way into a stage (from 0); nothing is pooled before the first."""
+        return self.pools[stage - 1](x, grid) if stage else (x, grid)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Normed tokens (B, N, D) -> logits (B, classes), or the feature vector (B, D) if ``pre_logits``."""
+        x = x[:, 0] if self.spec.readout == "class_token" else x.mean(dim=1)
+        return x if pre_logits else self.head(x)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay leaves alone, beside biases and norms."""
+        return {"pos_embed", "cls_token"}
+
+
+def run_stage(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """The layers of a stage, one after the other: (B, N, D) -> (B, N, D).
+
+    A basic layer keeps its attention map only if the next layer shares it; layers that share in a row use the same.
+    """
+    attention_map: Tensor | None = None
+    for layer, following in zip(layers, [*layers[1:], None], strict=True):
+        if isinstance(layer, BasicLayer):
+            x, attention_map = layer(x, kept=len(x) if isinstance(following, SharingLayer) else 0)
+        else:
+            x = layer(x, attention_map)
+    return x
+
+
+def make_layer(letter: str, spec: NetworkSpec, stage: int, drop_path: float) -> Layer:
+    """A basic (``B``) or sharing (``S``) layer of a stage (from 0)."""
+    shape = spec.widths[stage], spec.heads[stage], spec.mlp_ratio, drop_path
+    return SharingLayer(*shape) if letter == SHARING else BasicLayer(*shape)
+
+
+def drop_path_rates(depth: int, last: float) -> list[float]:
+    """Drop-path rates of ``depth`` layers, rising linearly from 0 to ``last``."""
+    return [last * index / max(depth - 1, 1) for index in range(depth)]
+
+
+class PSViT(Frame):
+    """A PSViT (arXiv 2108.03428), or a DeiT, of given dimensions and layers.
+
+    Args:
+        spec: the dimensions.
+        architecture: the layers of each stage.
+        drop_path: drop-path rate of the last layer; it rises linearly from 0 over depth.
+
+    Raises:
+        ValueError: the architecture has another number of stages than the dimensions.
+    """
+
+    def __init__(self, spec: NetworkSpec, architecture: Architecture, drop_path: float = 0.0) -> None:
+        if len(architecture.stages) != spec.stages:
+            raise ValueError(f"{architecture} has {len(architecture.stages)} stages, the network {spec.stages}")
+        super().__init__(spec)
+        self.architecture = architecture
+        rates = iter(drop_path_rates(sum(architecture.depths), drop_path))
+        self.stages = nn.ModuleList(
+            nn.ModuleList(make_layer(letter, spec, stage, next(rates)) for letter in letters)
+            for stage, letters in enumerate(architecture.stages)
+        )
+        self.init_weights()
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Images (B, channels, height, width) -> normed tokens of the last stage (B, N, D)."""
+        x, grid = self.embed(images)
+        for stage, layers in enumerate(self.stages):
+            x, grid = self.enter(stage, x, grid)
+            x = run_stage([*cast("nn.ModuleList", layers)], x)
+        return self.norm(x)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, channels, height, width) -> logits (B, classes)."""
+        return self.forward_head(self.forward_features(images))
+
+    def get_classifier(self) -> nn.Module:
+        """The head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a new head of ``num_classes`` outputs in place; 0 leaves the feature vector."""
+        head: nn.Module = nn.Identity()
+        if num_classes:
+            old = self.norm.weight
+            head = nn.Linear(self.spec.widths[-1], num_classes, device=old.device, dtype=old.dtype)
+            nn.init.trunc_normal_(head.weight, std=0.02)
+            nn.init.zeros_(head.bias)
+        self.head = head
