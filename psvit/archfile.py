@@ -126,7 +126,7 @@ def _parse_network(value: Any) -> NetworkSpec:
             _require(item, list, where)
             for position, entry in enumerate(item):
                 _require(entry, int, f"{where}[{position}]")
-    given = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+    given: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
     name = given.get("name", "")
     if name in SPACES or name in NETWORKS:
         given = asdict(SPACES[name] if name in SPACES else NETWORKS[name][0]) | given

@@ -1,0 +1,136 @@
+"""The network against timm's DeiT, against torch's own layers, and against itself at other sizes."""
+
+import pytest
+import torch
+from torch import nn
+
+from psvit.arch import Architecture, NetworkSpec
+from psvit.layers import BasicLayer, SharingLayer, TokenPooling
+from psvit.model import PSViT, drop_path_rates
+from psvit.zoo import NETWORKS, SPACES
+
+timm = pytest.importorskip("timm")
+
+
+def make_noisy(module: nn.Module) -> None:
+    """Weights far from their initial ones, so that nothing is hidden by zeros and ones."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_deit_gives_timms_logits_from_timms_weights(size: str) -> None:
+    theirs = timm.create_model(f"deit_{size}_patch16_224").eval()
+    make_noisy(theirs)
+    ours = PSViT(*NETWORKS[f"deit_{size}_16"]).eval()
+    weights = {name.replace("blocks.", "stages.0."): tensor for name, tensor in theirs.state_dict().items()}
+    ours.load_state_dict(weights)
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=1e-5)
+
+
+def test_explicit_and_fused_attention_agree() -> None:
+    layer = BasicLayer(24, heads=3, mlp_ratio=2)
+    make_noisy(layer)
+    x = torch.randn(5, 7, 24)
+    fused, none = layer(x)
+    assert none is None
+    for kept in range(1, 6):
+        out, attention_map = layer(x, kept=kept)
+        torch.testing.assert_close(out, fused, atol=1e-6, rtol=1e-5)
+        assert attention_map.shape == (kept, 3, 7, 7)
+        torch.testing.assert_close(attention_map.sum(-1), torch.ones(kept, 3, 7))
+
+
+def test_a_sharing_layer_with_the_basic_layers_weights_and_map_is_that_layer() -> None:
+    basic, sharing = BasicLayer(24, 3, 2), SharingLayer(24, 3, 2)
+    make_noisy(basic)
+    weights = basic.state_dict()
+    for kind in ("weight", "bias"):
+        weights[f"attn.v.{kind}"] = weights.pop(f"attn.qkv.{kind}")[48:]
+    sharing.load_state_dict(weights)
+    x = torch.randn(2, 7, 24)
+    out, attention_map = basic(x, kept=2)
+    torch.testing.assert_close(sharing(x, attention_map), out)
+
+
+def test_sharing_layers_in_a_row_use_the_nearest_basic_layers_map() -> None:
+    network = PSViT(SPACES["1d_mini_4"], Architecture.parse("BBSS-B-B")).eval()
+    make_noisy(network)
+    x = torch.randn(2, 65, 32)
+    first, second, third, fourth = network.stages[0]
+    y, _ = first(x)
+    y, attention_map = second(y, kept=2)
+    y = fourth(third(y, attention_map), attention_map)
+    from psvit.model import run_stage
+
+    torch.testing.assert_close(run_stage(list(network.stages[0]), x), y)
+
+
+def test_pooling_is_a_strided_convolution_of_the_sequence_or_the_grid() -> None:
+    x = torch.randn(2, 15, 8)
+    one = TokenPooling("1d", 8, 12, kernel=3)
+    out, grid = one(x, (1, 15))
+    assert grid == (1, 8)
+    padded = torch.nn.functional.pad(x, (0, 0, 1, 1))
+    taps = torch.stack([one.conv.weight[:, :, tap] for tap in range(3)])
+    by_hand = sum(padded[:, tap : tap + 15 : 2] @ taps[tap].T for tap in range(3)) + one.conv.bias
+    torch.testing.assert_close(out, by_hand)
+    two = TokenPooling("2d", 8, 12, kernel=3)
+    out, grid = two(x, (3, 5))
+    assert grid == (2, 3)
+    image = x.transpose(1, 2).reshape(2, 8, 3, 5)
+    torch.testing.assert_close(out.transpose(1, 2).reshape(2, 12, 2, 3), two.conv(image))
+
+
+@pytest.mark.parametrize("name", ["1d_mini_4", "2d_mini_4"])
+def test_other_image_sizes_interpolate_positions(name: str) -> None:
+    network = PSViT(SPACES[name], Architecture.parse("BS-BS-B")).eval()
+    with torch.no_grad():
+        for size in ((32, 32), (48, 20), (4, 4), (100, 36)):
+            assert network(torch.randn(2, 3, *size)).shape == (2, 10)
+        with pytest.raises(ValueError, match="30x32 px cannot be cut into patches of 4x4"):
+            network(torch.randn(2, 3, 30, 32))
+        # constant positions stay the same constant on any grid
+        network.pos_embed.fill_(0.5)
+        torch.testing.assert_close(network._positions((5, 9)), torch.full((1, 45 + (name[0] == "1"), 32), 0.5))
+
+
+def test_rectangular_networks() -> None:
+    spec = NetworkSpec("2d", (24, 40), 4, (8, 16), (2, 4), 5)
+    network = PSViT(spec, Architecture.parse("BS-B"))
+    assert network.forward_features(torch.randn(2, 3, 24, 40)).shape == (2, 3 * 5, 16)
+    assert spec.tokens == (60, 15)
+
+
+def test_features_head_and_new_classifiers() -> None:
+    network = PSViT(SPACES["2d_mini_4"], Architecture.parse("B-B-B")).eval()
+    images = torch.randn(2, 3, 32, 32)
+    tokens = network.forward_features(images)
+    torch.testing.assert_close(network.forward_head(tokens, pre_logits=True), tokens.mean(dim=1))
+    torch.testing.assert_close(network(images), network.head(tokens.mean(dim=1)))
+    network.reset_classifier(3)
+    assert network(images).shape == (2, 3)
+    network.reset_classifier(0)
+    torch.testing.assert_close(network(images), tokens.mean(dim=1))
+
+
+def test_drop_path_rises_linearly_and_is_off_in_eval() -> None:
+    assert drop_path_rates(5, 0.2) == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+    assert drop_path_rates(1, 0.2) == [0]
+    network = PSViT(SPACES["2d_mini_4"], Architecture.parse("BB-BS-B"), drop_path=0.5)
+    rates = [layer.drop_path.p for stage in network.stages for layer in stage]
+    assert rates == pytest.approx([0, 0.125, 0.25, 0.375, 0.5])
+    make_noisy(network)
+    images = torch.randn(4, 3, 32, 32)
+    assert not torch.equal(network(images), network(images))
+    network.eval()
+    assert torch.equal(network(images), network(images))
+
+
+def test_architecture_must_have_the_networks_stages() -> None:
+    with pytest.raises(ValueError, match="has 2 stages, the network 3"):
+        PSViT(SPACES["2d_mini_4"], Architecture.parse("B-B"))
