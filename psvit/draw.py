@@ -52,8 +52,8 @@ def save_figure(figure: Figure, path: Path) -> None:
 # right the way to the next stage.
 _MARGIN, _BRACKETS, _BOX, _GUTTER = 0.30, 0.35, 2.35, 0.40
 _COLUMN = _BRACKETS + _BOX + _GUTTER
-_NARROWEST = 5.0
-_LAYER, _ENTRY, _EXIT = 0.27, 0.80, 0.44
+_NARROWEST = 4.2
+_HEADER, _ENTRY, _LAYER, _EXIT = 0.76, 0.80, 0.27, 1.10
 
 
 def draw_architecture(spec: NetworkSpec, architecture: Architecture, path: Path, title: str = "") -> None:
@@ -77,21 +77,22 @@ def draw_architecture(spec: NetworkSpec, architecture: Architecture, path: Path,
     total = network_cost(spec, architecture)
     width = max(_NARROWEST, 2 * _MARGIN + _COLUMN * spec.stages)
     left = (width - _COLUMN * spec.stages) / 2
-    heading = textwrap.wrap(title or spec.name or f"PSViT-{spec.kind.upper()}", int(8.5 * width))
-    letters = textwrap.wrap(str(architecture), int(11 * width))
-    top = 0.45 + 0.25 * len(heading) + 0.19 * len(letters) + 0.35
-    token_height = 0.25 if spec.kind == "1d" else 0.85
+    text_left = left + _BRACKETS
+    room = width - text_left - _MARGIN
+    heading = textwrap.wrap(title or spec.name or f"PSViT-{spec.kind.upper()}", int(room / 0.125))
+    letters = textwrap.wrap(str(architecture), int(room / 0.08))
+    top = 0.80 + 0.25 * len(heading) + 0.19 * len(letters)
+    entry = top + _HEADER
+    first_layer = entry + _ENTRY + (0.45 if spec.kind == "1d" else 1.15)
     pitch = 0.38 if max(architecture.depths) <= 12 else 0.33
-    first_layer = top + 0.85 + _ENTRY + token_height + 0.26
-    lowest = max(first_layer + pitch * depth for depth in architecture.depths)
-    height = max(lowest, first_layer + pitch * architecture.depths[-1] + 2 * _EXIT + 0.25) + 0.75
+    bottoms = [first_layer + pitch * depth for depth in architecture.depths]
+    height = max(*bottoms, bottoms[-1] + _EXIT) + 1.02
 
     figure = Figure(figsize=(width, height), facecolor="white")
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, width), ylim=(height, 0))
     ax.axis("off")
 
-    text_left = left + _BRACKETS
     y = 0.40
     for line in heading:
         _write(ax, text_left, y, line, size=13, weight="bold")
@@ -99,18 +100,14 @@ def draw_architecture(spec: NetworkSpec, architecture: Architecture, path: Path,
     for line in letters:
         _write(ax, text_left, y, line, size=9, family="DejaVu Sans Mono")
         y += 0.19
-    _write(ax, text_left, y, f"in all {_cost_text(total)}", size=9, color=GREY)
+    _write(ax, text_left, y, f"{_cost_text(total)} in all", size=9, color=GREY)
 
     for stage, layers in enumerate(architecture.stages):
         x = left + stage * _COLUMN + _BRACKETS
         middle = x + _BOX / 2
         _draw_header(ax, spec, stage, layers, total, x, top)
-        entry = top + 0.85
         _draw_entry(ax, spec, stage, x, entry)
-        tokens = entry + _ENTRY
-        _draw_tokens(ax, spec, stage, middle, tokens + 0.13, token_height)
-        _flow(ax, [(middle, tokens), (middle, tokens + 0.13)])
-        _flow(ax, [(middle, tokens + 0.13 + token_height), (middle, first_layer)])
+        _draw_tokens(ax, spec, stage, middle, entry + _ENTRY, first_layer)
         draw_layers(ax, layers, stage, x, first_layer, pitch)
         last_layer = first_layer + pitch * (len(layers) - 1) + _LAYER
         if stage + 1 < spec.stages:  # round the corner and up to the next stage's pooling
@@ -122,10 +119,9 @@ def draw_architecture(spec: NetworkSpec, architecture: Architecture, path: Path,
                 [(middle, last_layer), (middle, below), (gutter, below), (gutter, beside), (x + _COLUMN, beside)],
             )
         else:
-            _draw_exit(ax, spec, x, last_layer + 0.2)
-            _flow(ax, [(middle, last_layer), (middle, last_layer + 0.2)])
+            _draw_exit(ax, spec, x, last_layer)
 
-    _draw_legend(ax, text_left, height - 0.50)
+    _draw_legend(ax, text_left, height - 0.70)
     save_figure(figure, path)
 
 
@@ -158,9 +154,7 @@ def draw_layers(ax: Axes, layers: str, stage: int, x: float, y: float, pitch: fl
             )
 
 
-def _draw_header(
-    ax: Axes, spec: NetworkSpec, stage: int, layers: str, total: Cost, x: float, y: float
-) -> None:
+def _draw_header(ax: Axes, spec: NetworkSpec, stage: int, layers: str, total: Cost, x: float, y: float) -> None:
     """What a stage is and costs, above its column."""
     rows, columns = spec.grids[stage]
     tokens = f"{spec.tokens[stage]} token{'s' if spec.tokens[stage] > 1 else ''}"
@@ -173,7 +167,7 @@ def _draw_header(
     _write(ax, x, y, f"Stage {stage + 1}", size=11, weight="bold")
     _write(ax, x, y + 0.21, f"{tokens}", size=8)
     _write(ax, x, y + 0.38, f"{spec.widths[stage]} wide, {heads}", size=8)
-    _write(ax, x, y + 0.55, f"{_cost_text(cost)} ({cost.flops / total.flops:.0%})", size=8, color=GREY)
+    _write(ax, x, y + 0.55, _cost_text(cost, f" ({cost.flops / total.flops:.0%})"), size=8, color=GREY)
 
 
 def _draw_entry(ax: Axes, spec: NetworkSpec, stage: int, x: float, y: float) -> None:
@@ -186,43 +180,48 @@ def _draw_entry(ax: Axes, spec: NetworkSpec, stage: int, x: float, y: float) -> 
     else:
         name, cost = "token pooling", pool_cost(spec, stage)
         kernel = f"{spec.pool_kernel}" if spec.kind == "1d" else f"{spec.pool_kernel} × {spec.pool_kernel}"
-        how = f"{spec.kind.upper()} convolution {kernel}, stride 2"
-        before, after = stage - 1, stage
-        change = f"tokens {spec.tokens[before]} → {spec.tokens[after]}, width {spec.widths[before]} → {spec.widths[after]}"
+        how = f"{spec.kind.upper()} convolution, kernel {kernel}, stride 2"
+        (narrow, wide), (many, few) = spec.widths[stage - 1 : stage + 1], spec.tokens[stage - 1 : stage + 1]
+        change = f"{many} → {few} tokens, {narrow} → {wide} wide"
     _box(ax, x, y, _ENTRY, PALE)
-    for row, (line, style) in enumerate(
-        [(name, {"weight": "bold"}), (how, {}), (change, {}), (_cost_text(cost), {"color": GREY})]
-    ):
-        _write(ax, x + _BOX / 2, y + 0.17 + 0.17 * row, line, ha="center", size=7.5, **style)
+    middle = x + _BOX / 2
+    _write(ax, middle, y + 0.17, name, ha="center", size=7.5, weight="bold")
+    _write(ax, middle, y + 0.34, how, ha="center", size=7.5)
+    _write(ax, middle, y + 0.51, change, ha="center", size=7.5)
+    _write(ax, middle, y + 0.68, _cost_text(cost), ha="center", size=7.5, color=GREY)
 
 
 def _draw_exit(ax: Axes, spec: NetworkSpec, x: float, y: float) -> None:
-    """What follows the last stage."""
-    tokens = spec.tokens[-1]
-    readout = "the class token" if spec.readout == "class_token" else f"mean over {tokens} tokens"
-    _box(ax, x, y, 0.27, PALE)
-    _write(ax, x + _BOX / 2, y + 0.135, f"norm, {readout}", ha="center", va="center_baseline", size=7.5)
-    _flow(ax, [(x + _BOX / 2, y + 0.27), (x + _BOX / 2, y + 0.42)])
-    _box(ax, x, y + 0.42, _EXIT, PALE)
-    _write(ax, x + _BOX / 2, y + 0.60, f"head, {spec.classes} classes", ha="center", size=7.5, weight="bold")
-    _write(ax, x + _BOX / 2, y + 0.77, _cost_text(head_cost(spec)), ha="center", size=7.5, color=GREY)
+    """What follows the last stage, whose last layer ends at y."""
+    middle = x + _BOX / 2
+    many = "tokens" if spec.tokens[-1] > 1 else "token"
+    readout = "class token" if spec.readout == "class_token" else f"mean over {spec.tokens[-1]} {many}"
+    _flow(ax, [(middle, y), (middle, y + 0.2)])
+    _box(ax, x, y + 0.20, _LAYER, PALE)
+    _write(ax, middle, y + 0.20 + _LAYER / 2, f"norm, {readout}", ha="center", va="center_baseline", size=7.5)
+    _flow(ax, [(middle, y + 0.47), (middle, y + 0.62)])
+    _box(ax, x, y + 0.62, 0.44, PALE)
+    _write(ax, middle, y + 0.80, f"head, {spec.classes} classes", ha="center", size=7.5, weight="bold")
+    _write(ax, middle, y + 0.97, _cost_text(head_cost(spec)), ha="center", size=7.5, color=GREY)
 
 
-def _draw_tokens(ax: Axes, spec: NetworkSpec, stage: int, middle: float, y: float, height: float) -> None:
+def _draw_tokens(ax: Axes, spec: NetworkSpec, stage: int, middle: float, top: float, bottom: float) -> None:
     """A stage's tokens as squares of a grid, or as a strip, in proportion to those of the first stage."""
     from matplotlib.collections import LineCollection
     from matplotlib.patches import Rectangle
 
     rows, columns = spec.grids[stage]
     first_rows, first_columns = spec.grids[0]
-    across = _BOX / first_columns if spec.kind == "1d" else min(_BOX / first_columns, height / first_rows)
-    down = 0.12 if spec.kind == "1d" else across
-    x, top = middle - columns * across / 2, y + (height - rows * down) / 2
-    ax.add_patch(Rectangle((x, top), columns * across, rows * down, facecolor=SKY, edgecolor=INK, linewidth=0.6))
-    lines = [[(x + column * across, top), (x + column * across, top + rows * down)] for column in range(1, columns)]
-    lines += [[(x, top + row * down), (x + columns * across, top + row * down)] for row in range(1, rows)]
-    thin = min(0.5, 18 * across)  # points: a quarter of a token, so that many tokens do not turn into ink
-    ax.add_collection(LineCollection(lines, colors="white", linewidths=thin), autolim=False)
+    side = min(_BOX / first_columns, (bottom - top - 0.3) / first_rows)
+    width, height = columns * side, rows * side if spec.kind == "2d" else 0.12
+    x, y = middle - width / 2, (top + bottom - height) / 2
+    ax.add_patch(Rectangle((x, y), width, height, facecolor=SKY, edgecolor=INK, linewidth=0.6))
+    if side * PIXELS_PER_INCH >= 4:  # finer lines would blur
+        lines = [[(x + column * side, y), (x + column * side, y + height)] for column in range(1, columns)]
+        lines += [[(x, y + row * side), (x + width, y + row * side)] for row in range(1, rows)]
+        ax.add_collection(LineCollection(lines, colors="white", linewidths=0.5), autolim=False)
+    _flow(ax, [(middle, top), (middle, y)])
+    _flow(ax, [(middle, y + height), (middle, bottom)])
 
 
 def _draw_legend(ax: Axes, x: float, y: float) -> None:
@@ -230,16 +229,17 @@ def _draw_legend(ax: Axes, x: float, y: float) -> None:
 
     for row, (colour, text) in enumerate(
         [
-            (BLUE, "basic layer: computes its own attention map"),
-            (ORANGE, "sharing layer: takes the map of the basic layer that its arrow comes from"),
+            (BLUE, "basic layer: computes an attention map"),
+            (ORANGE, "sharing layer: uses the map that its arrow brings"),
+            (SKY, "tokens; FLOPs are multiply-adds an image"),
         ]
     ):
         ax.add_patch(Rectangle((x, y + 0.2 * row - 0.09), 0.16, 0.12, facecolor=colour, edgecolor=INK, linewidth=0.6))
         _write(ax, x + 0.24, y + 0.2 * row, text, size=7.5)
 
 
-def _cost_text(cost: Cost) -> str:
-    return f"{format_quantity(cost.flops, 3)} FLOPs, {format_quantity(cost.params, 3)} parameters"
+def _cost_text(cost: Cost, share: str = "") -> str:
+    return f"{format_quantity(cost.flops, 3)} FLOPs{share}, {format_quantity(cost.params, 3)} parameters"
 
 
 def _write(
@@ -280,12 +280,13 @@ def _flow(
             path=Line(points),
             arrowstyle="-|>,head_length=2.6,head_width=1.5" if head else "-",
             mutation_scale=1.6,
-            linewidth=1.0,
+            linewidth=0.9,
             facecolor=color,
             edgecolor=color,
             shrinkA=0,
             shrinkB=0,
             joinstyle="miter",
+            snap=True,  # maps of one basic layer run over each other: pixel on pixel, or the line grows bold
             gid=gid,
         )
     )

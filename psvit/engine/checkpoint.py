@@ -1,0 +1,67 @@
+"""Checkpoints: tensors and plain values in one file that is whole or not there, and that cannot run code."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from psvit.files import write_atomically
+
+_HEADER = {"format": "psvit-checkpoint", "version": 1}
+_DAMAGED = "cut short or damaged; delete it to start again, or use another checkpoint"
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values (numbers, text, lists, dicts of such).
+
+    Raises:
+        ValueError: the disk is full or not writable; an earlier file at ``path`` is untouched.
+    """
+
+    def write(file: IO[bytes]) -> None:
+        try:
+            torch.save({**_HEADER, **state}, file)
+        except RuntimeError as error:
+            # torch hides why a write failed ("unexpected pos ..."); the operating system's reason is what a user needs
+            cause = error.__context__
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__context__
+            raise cause or error from None
+
+    write_atomically(path, write)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What :func:`save_checkpoint` wrote, on the CPU. Nothing in the file is run, whoever made it.
+
+    Raises:
+        ValueError: the file is missing, cut short or damaged, holds code, or is no checkpoint of ours.
+    """
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(2)
+    except OSError as error:
+        raise ValueError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    if magic[:1] == b"\x80":
+        raise ValueError(f"{path} is a bare pickle, which may hold code: refused, nothing was run")
+    if magic != b"PK":  # torch.save writes zip archives
+        raise ValueError(f"{path} is no checkpoint of psvit-search, or damaged from its first byte on")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip() is not None  # torch does not compare checksums
+        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds code, not only tensors and plain values: refused, nothing was run") from error
+    except Exception as error:  # a damaged archive raises almost anything
+        raise ValueError(f"{path} is {_DAMAGED}") from error
+    if damaged:
+        raise ValueError(f"{path} is {_DAMAGED}")
+    if not isinstance(state, dict) or state.get("format") != _HEADER["format"]:
+        raise ValueError(f"{path} is no checkpoint of psvit-search")
+    if state.get("version") != _HEADER["version"]:
+        raise ValueError(f"{path} is of checkpoint version {state.get('version')}; this psvit-search reads version 1")
+    return {key: value for key, value in state.items() if key not in _HEADER}

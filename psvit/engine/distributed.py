@@ -1,0 +1,60 @@
+"""Several processes that train one network, as torchrun starts them; a process on its own needs none of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all that share a run.
+
+    Attributes:
+        rank: number of this process, from 0.
+        world: number of processes, on all machines.
+        local_rank: number of this process on its machine.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def from_environment(cls) -> Processes:
+        """What torchrun says, or one process on its own."""
+        rank, world, local = (int(os.environ.get(key, 0)) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        return cls(rank, max(1, world), local)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    @contextmanager
+    def group(self, device: torch.device) -> Iterator[None]:
+        """The processes can talk inside this block: by NCCL between GPUs, by Gloo between CPUs."""
+        if self.world == 1:
+            yield
+            return
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            dist.init_process_group("nccl", device_id=device)
+        else:
+            dist.init_process_group("gloo")
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place; every process must call it."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values

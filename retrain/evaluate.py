@@ -1,0 +1,77 @@
+"""``psvit-search evaluate``: top-1 and loss of retrained weights on a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import center_crop, resize
+
+from psvit.archfile import ArchFile, load_arch
+from psvit.data.data import Data, open_data
+from psvit.engine.device import pick_device
+from psvit.engine.scoring import Score, score_all
+from psvit.model import PSViT
+from psvit.weights import load_weights
+from retrain.config import EvaluateConfig
+from retrain.pictures import draw_predictions
+
+_PICTURED = 48  # test images on the sheet of predictions
+
+
+def evaluate(config: EvaluateConfig) -> Score:
+    """Score weights on a split and print top-1 and loss.
+
+    Raises:
+        ValueError: a faulty arch.json, weights of another network, or data of other classes.
+    """
+    device = pick_device(config.device)
+    arch = load_arch(Path(config.arch))
+    network = PSViT(arch.spec, arch.architecture)
+    load_weights(Path(config.weights), network)
+    data = open_data(config.data)
+    if data.classes != arch.spec.classes:
+        raise ValueError(
+            f"{config.arch} is of {arch.spec.classes} classes, the data {config.data.name} of {data.classes}: name the "
+            "data it was trained on (data=... data.root=...)"
+        )
+    score = score_network(network.to(device), arch, data, config.split, config.batch_size, device)
+    print(f"{config.split} top-1 {score.top1:.4f}, loss {score.loss:.4f} on {data.size(config.split):,} images")
+    return score
+
+
+def score_network(
+    network: nn.Module,
+    arch: ArchFile,
+    data: Data,
+    split: str,
+    batch_size: int,
+    device: torch.device,
+    sheet: Path | None = None,
+) -> Score:
+    """Score a network on a split; ``sheet`` gets a picture of some images and what it took them for."""
+    network.eval()
+    answers: list[Tensor] = []
+
+    def forward(images: Tensor) -> Tensor:
+        logits: Tensor = network(images)
+        answers.append(logits.argmax(dim=1).cpu())
+        return logits
+
+    (score,) = score_all([forward], data.eval_batches(split, arch.spec.image_size, batch_size), device)
+    if sheet is not None:
+        labels, predictions = data.labels(split), torch.cat(answers).numpy()
+        shown = np.argsort(labels == predictions, kind="stable")[:_PICTURED]  # mistakes first: they say more
+        images = np.stack([_thumbnail(data.image(split, int(index))) for index in shown])
+        draw_predictions(images, labels[shown], predictions[shown], data.class_names, sheet, score.top1)
+    return score
+
+
+def _thumbnail(image: Tensor) -> npt.NDArray[np.uint8]:
+    """The middle square of an image, uint8 (3, height, width) -> (96, 96, 3)."""
+    square = center_crop(image, [min(image.shape[-2:])] * 2)
+    thumbnail: npt.NDArray[np.uint8] = resize(square, [96, 96], antialias=True).permute(1, 2, 0).numpy()
+    return thumbnail

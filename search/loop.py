@@ -1,0 +1,54 @@
+"""Search: ask, score, record, tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+from psvit.arch import Architecture
+from search.history import History, Trial
+from search.searcher import Searcher
+from supernet.space import SearchSpace
+
+Score = Callable[[list[Architecture]], list[tuple[float, float]]]
+
+
+def run_search(
+    searcher: Searcher, score: Score, space: SearchSpace, history: History, trials: int, batch: int, chunk: int = 10
+) -> None:
+    """Score ``trials`` architectures, or all within the budget if they are fewer, ``batch`` of them a generation.
+
+    To go on where a history ends, the searcher is asked and told all over again, and what the history holds is not
+    scored again: so a search that was killed ends like an unbroken one, and more trials continue a finished one.
+
+    Args:
+        score: gives (top-1, loss) of each architecture.
+        chunk: architectures that are scored and recorded at a time; what a killed run loses at most.
+
+    Raises:
+        ValueError: the history holds other architectures than this searcher asks for.
+    """
+    done = generation = 0
+    with tqdm(total=trials, desc="search", unit="arch", disable=None) as bar:  # None: quiet unless on a terminal
+        while done < trials and (asked := searcher.ask(min(batch, trials - done))):
+            known = [trial.architecture for trial in history.trials[done : done + len(asked)]]
+            if known != asked[: len(known)]:
+                raise ValueError(
+                    f"{history.path} does not hold what this search asks for in trials {done + 1} to "
+                    f"{done + len(known)}: it was made by another search or version; use another name= or out="
+                )
+            bar.update(len(known))
+            for first in range(len(known), len(asked), chunk):
+                part = asked[first : first + chunk]
+                costs = [space.cost(architecture) for architecture in part]
+                history.append(
+                    [
+                        Trial(architecture, cost.flops, cost.params, float(top1), float(loss), generation)
+                        for architecture, cost, (top1, loss) in zip(part, costs, score(part), strict=True)
+                    ]
+                )
+                bar.update(len(part))
+            searcher.tell(history.trials[done : done + len(asked)])
+            done += len(asked)
+            generation += 1

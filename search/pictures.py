@@ -1,0 +1,209 @@
+"""The pictures of a search: what was scored, within which budget, and how fast the best was found. 1200 x 800 pixels.
+
+A frame has the columns of ``history.csv``: number, layers, flops, params, top1, loss, generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from psvit.cost import Band
+from psvit.draw import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
+
+
+def draw_scores(
+    frame: pd.DataFrame,
+    path: Path,
+    budget_flops: Band,
+    best_layers: str,
+    space_name: str,
+    baseline: pd.DataFrame | None = None,
+) -> None:
+    """Draw top-1 against FLOPs: every trial, the Pareto front, the budget and the winner.
+
+    Trials without a score are counted in the title.
+
+    Args:
+        frame: the trials; points take the colour of their generation.
+        path: a ``.png`` or ``.svg`` file.
+        budget_flops: what was allowed.
+        best_layers: the winner, as in the column ``layers``.
+        space_name: stands in the title.
+        baseline: random architectures of the winner's cost, drawn as diamonds.
+
+    Raises:
+        ValueError: another ending, or a file that cannot be written.
+    """
+    figure, ax = _figure()
+    scored, others = _scored(frame), _scored(frame.head(0) if baseline is None else baseline)
+    divisor, unit = _unit(float(frame["flops"].max()))
+    unscored = len(frame) - len(scored)
+    title = f"{space_name}: {_count(len(scored), 'architecture')} scored"
+    ax.set_title(title + (f", {unscored} without a score" if unscored else ""), loc="left", parse_math=False)
+    ax.set_xlabel(f"FLOPs ({unit} multiply-adds an image)".replace("( ", "("))
+    ax.set_ylabel("top-1 on the search split")
+    if scored.empty:
+        _say(ax, "no architecture has a score yet")
+        return save_figure(figure, path)
+
+    generations = scored["generation"].nunique()
+    size = 34 if len(scored) <= 300 else 14 if len(scored) <= 3000 else 5
+    points = ax.scatter(
+        scored["flops"] / divisor,
+        scored["top1"],
+        c=scored["generation"] if generations > 1 else SKY,
+        cmap="viridis_r" if generations > 1 else None,
+        s=size,
+        alpha=0.8,
+        linewidths=0,
+        zorder=2,
+        rasterized=True,  # an exhaustive search has 250,047 points
+    )
+    if generations > 1:
+        from matplotlib.ticker import MaxNLocator
+
+        bar = figure.colorbar(points, ax=ax, label="generation", pad=0.02, ticks=MaxNLocator(6, integer=True))
+        bar.solids.set_alpha(1)  # type: ignore[union-attr]
+    if not others.empty:
+        label = f"{len(others)} random of the winner's cost"
+        ax.scatter(
+            others["flops"] / divisor, others["top1"], s=26, marker="D", c="none", edgecolors=INK, zorder=3, label=label
+        )
+    front = _pareto(scored)
+    right = scored["flops"].max()
+    ax.step(
+        [*front["flops"] / divisor, right / divisor],
+        [*front["top1"], front["top1"].iloc[-1]],
+        where="post",
+        color=VERMILLION,
+        linewidth=1.6,
+        zorder=4,
+        label="Pareto front",
+    )
+    ax.margins(0.06)
+    _widen(ax.set_xlim, pd.concat([scored["flops"], others["flops"]]) / divisor, 0.1 * right / divisor)
+    _widen(ax.set_ylim, pd.concat([scored["top1"], others["top1"]]), 0.02)
+    winner = scored[scored["layers"] == best_layers].head(1)
+    if not winner.empty:
+        flops, top1 = float(winner["flops"].iloc[0]) / divisor, float(winner["top1"].iloc[0])
+        label = f"winner {best_layers}: {top1:.2%} at {flops:.4g} {unit}"
+        ax.plot(flops, top1, "*", ms=18, color=ORANGE, mec=INK, mew=1, ls="", zorder=5, label=label)
+    _draw_budget(ax, budget_flops, divisor)
+    _legend_below(ax)
+    return save_figure(figure, path)
+
+
+def draw_progress(frames: dict[str, pd.DataFrame], path: Path) -> None:
+    """Draw the best top-1 so far by the number of architectures scored, one curve a search.
+
+    Args:
+        frames: the trials of each search, by its name.
+        path: a ``.png`` or ``.svg`` file.
+
+    Raises:
+        ValueError: another ending, or a file that cannot be written.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, ax = _figure()
+    ax.set_title("Best score by number of architectures scored", loc="left")
+    ax.set_xlabel("architectures scored")
+    ax.set_ylabel("best top-1 on the search split")
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    ends: list[float] = []
+    styles = [(BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--"), (INK, ":")]
+    for position, (name, frame) in enumerate(frames.items()):
+        ordered = frame.sort_values("number", ignore_index=True)
+        best = ordered["top1"].where(ordered["loss"].notna()).cummax().ffill()
+        if best.isna().all():
+            continue
+        colour, line = styles[position % len(styles)]
+        numbers = best.index + 1
+        label = f"{name}: {best.iloc[-1]:.2%} after {len(best):,}"
+        ax.step(numbers, best, where="post", color=colour, linestyle=line, linewidth=2, label=label)
+        ax.plot(numbers[-1], best.iloc[-1], "o", color=colour, ms=6)
+        ends += [float(best.min()), float(best.max())]
+    if not ends:
+        _say(ax, "no architecture has a score yet")
+        return save_figure(figure, path)
+    ax.margins(y=0.08)
+    ax.set_xlim(0, 1.03 * max(len(frame) for frame in frames.values()))
+    _widen(ax.set_ylim, pd.Series(ends), 0.02)
+    _legend_below(ax)
+    return save_figure(figure, path)
+
+
+def _figure() -> tuple[Figure, Axes]:
+    """A figure of 1200 x 800 pixels with one pair of axes; scores are shares of 1, shown in percent."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(7.5, 5), facecolor="white")
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
+    ax = figure.add_subplot()
+    ax.grid(color="#DDDDDD", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    return figure, ax
+
+
+def _scored(frame: pd.DataFrame) -> pd.DataFrame:
+    """The trials whose score is a number."""
+    return frame.dropna(subset=["top1", "loss"])
+
+
+def _pareto(scored: pd.DataFrame) -> pd.DataFrame:
+    """The trials that no other one beats at equal or fewer FLOPs, by rising FLOPs."""
+    ordered = scored.sort_values(["flops", "top1"], ascending=[True, False])
+    return ordered[ordered["top1"] > ordered["top1"].cummax().shift(fill_value=-1.0)]
+
+
+def _draw_budget(ax: Axes, budget: Band, divisor: float) -> None:
+    """Shade what is allowed, unless its ends lie so far off that the trials would shrink to a dot."""
+    low, high = ax.get_xlim()
+    for end in (budget.low, budget.high):
+        if end is not None and low - (high - low) <= end / divisor <= high + (high - low):
+            ax.axvline(end / divisor, color=GREY, linestyle="--", linewidth=1.3, zorder=1)
+            low, high = min(low, end / divisor), max(high, end / divisor)
+    pad = 0.03 * (high - low)
+    low, high = low - pad, high + pad
+    if budget != Band():
+        left = low if budget.low is None else max(low, budget.low / divisor)
+        right = high if budget.high is None else min(high, budget.high / divisor)
+        ax.axvspan(left, right, color=f"{GREEN}18", linewidth=0, zorder=0, label=f"budget: {budget}")
+    ax.set_xlim(low, high)
+
+
+def _unit(largest: float) -> tuple[float, str]:
+    """What amounts are divided by, and the letter of that unit."""
+    return next(((size, letter) for size, letter in _UNITS if largest >= size), (1.0, ""))
+
+
+def _widen(set_limits: Callable[[float, float], object], values: pd.Series[float], margin: float) -> None:
+    """Give an axis whose values are all equal a range that is worth reading."""
+    if values.min() == values.max():
+        set_limits(values.min() - margin, values.max() + margin)
+
+
+def _legend_below(ax: Axes) -> None:
+    ax.figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9, markerscale=0.8)
+
+
+def _say(ax: Axes, text: str) -> None:
+    ax.set(xticks=[], yticks=[])
+    ax.text(0.5, 0.5, text, ha="center", transform=ax.transAxes, color=GREY, fontsize=12)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,35 @@
+"""Random search: uniform over the architectures within the budget, without repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psvit.arch import Architecture
+from psvit.engine.random import numpy_rng
+from search.history import Trial
+from search.searcher import Unseen
+from supernet.space import Subspace
+
+
+class RandomSearch:
+    """Draws uniformly from the architectures of ``subspace`` that it has not drawn; scores do not matter to it."""
+
+    def __init__(self, subspace: Subspace, seed: int) -> None:
+        self.seed = seed
+        self.unseen = Unseen(subspace)
+
+    def ask(self, n: int) -> list[Architecture]:
+        """The next ``n`` draws; fewer when the subspace is exhausted."""
+        asked: list[Architecture] = []
+        while len(asked) < n:
+            architecture = self.unseen.draw(numpy_rng(self.seed, "random", len(self.unseen.taken)))
+            if architecture is None:
+                break
+            self.unseen.take(architecture)
+            asked.append(architecture)
+        return asked
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Take note that these need no scoring."""
+        for trial in trials:
+            self.unseen.take(trial.architecture)

@@ -1,0 +1,78 @@
+"""supernet.safetensors: a trained supernet, its space, and the data and split that it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from psvit.archfile import parse_network
+from psvit.data.config import DataConfig
+from psvit.files import sha256
+from psvit.weights import load_weights, read_about, save_weights
+from supernet.space import SearchSpace
+from supernet.supernet import Supernet
+
+WEIGHTS = "supernet.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainedSupernet:
+    """A supernet on file; its weights are not read before :meth:`load`.
+
+    Attributes:
+        path: the file.
+        space: what it was trained to hold.
+        data: the settings of the data it was trained on.
+        search_split: the record of the images that were held out to score architectures.
+        seed: of its training.
+    """
+
+    path: Path
+    space: SearchSpace
+    data: DataConfig
+    search_split: dict[str, Any]
+    seed: int
+
+    @classmethod
+    def open(cls, run: Path) -> TrainedSupernet:
+        """The supernet of a run folder of ``train-supernet``, or a file of weights.
+
+        Raises:
+            ValueError: there is none, or the file is cut short or no supernet.
+        """
+        path = run / WEIGHTS if run.is_dir() else run
+        if not path.is_file():
+            unfinished = (run / "checkpoint.pt").exists()
+            what = "its training has not ended yet; start the same" if unfinished else "train one first with"
+            raise ValueError(f"{run}: holds no trained supernet; {what} psvit-search train-supernet")
+        about = read_about(path)
+        try:
+            space = SearchSpace(parse_network(about["spec"]), about["cells"])
+            return cls(path, space, DataConfig(**about["data"]), about["search_split"], about["seed"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: is no supernet of this version ({error}); give the run of train-supernet"
+            ) from None
+
+    def load(self) -> Supernet:
+        """The supernet with its weights, on the CPU, in eval mode.
+
+        Raises:
+            ValueError: the weights are not those of the space.
+        """
+        supernet = Supernet(self.space.spec, self.space.cells)
+        load_weights(self.path, supernet)
+        return supernet.eval()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file, which names the supernet in results."""
+        return sha256(self.path)
+
+
+def save_supernet(path: Path, supernet: nn.Module, space: SearchSpace, about: dict[str, Any]) -> None:
+    """Write a supernet's weights; ``about`` holds its data settings, search split and seed."""
+    save_weights(path, supernet, {"spec": asdict(space.spec), "cells": space.cells, **about})
