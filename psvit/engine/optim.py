@@ -21,9 +21,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over :func:`parameter_groups`; its learning rate is set at each step."""
-    on_gpu = any(weight.is_cuda for weight in model.parameters())
-    return torch.optim.AdamW(parameter_groups(model, weight_decay), fused=on_gpu)
+    """AdamW over :func:`parameter_groups`; its learning rate is set at each step.
+
+    Fused, since a supernet has hundreds of small tensors: several times faster than one after the other, on CPUs too.
+    """
+    return torch.optim.AdamW(parameter_groups(model, weight_decay), fused=True)
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float, floor: float) -> float:
