@@ -93,7 +93,7 @@ def _parse(document: Any) -> ArchFile:
         raise ValueError(f'$.format: is {document["format"]!r}; an architecture file has "{FORMAT}"')
     if document["version"] != VERSION or isinstance(document["version"], bool):
         raise ValueError(f"$.version: is {document['version']!r}; this program reads version {VERSION}")
-    spec = _parse_network(document["network"])
+    spec = parse_network(document["network"])
     architecture = _parse_stages(document["stages"])
     if len(architecture.stages) != spec.stages:
         raise ValueError(f"$.stages: has {len(architecture.stages)} stages, but $.network has {spec.stages} widths")
@@ -112,8 +112,12 @@ def _parse(document: Any) -> ArchFile:
     return ArchFile(spec, architecture, origin)
 
 
-def _parse_network(value: Any) -> NetworkSpec:
-    """The dimensions: all of them, or the name of known ones with whatever differs from them."""
+def parse_network(value: Any) -> NetworkSpec:
+    """The dimensions in JSON: all of them, or the name of known ones with whatever differs from them.
+
+    Raises:
+        ValueError: an unknown key, a wrong type or dimensions that do not fit; with the path below ``$.network``.
+    """
     types = {field.name: field.type for field in fields(NetworkSpec)}
     _require_object(value, "$.network", set(types), required=set())
     for key, item in value.items():

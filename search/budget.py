@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from psvit.cost import Band
 from search.config import BudgetConfig
-from supernet.space import SearchSpace, Subspace, budget_text
+from supernet.space import ANY, SearchSpace, Subspace, budget_text
 
 
 @dataclass(frozen=True)
 class Budget:
     """A band of FLOPs (multiply-adds an image) and one of parameters; an architecture must meet both."""
 
-    flops: Band = Band()
-    params: Band = Band()
+    flops: Band = ANY
+    params: Band = ANY
 
     @classmethod
     def parse(cls, config: BudgetConfig) -> Budget:
@@ -46,6 +46,6 @@ class Budget:
         if self == Budget() or space.within(self.flops, self.params).count < everything.count:
             return None
         return (
-            f"the budget ({self}) does not bind: all {everything.count:,} architectures of "
-            f"{space.spec.name or 'this space'} meet it, with {everything.flops} FLOPs and {everything.params} parameters"
+            f"the budget ({self}) does not bind: all {everything.count:,} architectures of {space.label} meet it, "
+            f"with {everything.flops} FLOPs and {everything.params} parameters"
         )

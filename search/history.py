@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from psvit.arch import Architecture
+from psvit.engine.run_folder import differences
 from psvit.files import write_text
 
 COLUMNS = ("number", "layers", "flops", "params", "top1", "loss", "generation")
@@ -59,7 +60,7 @@ class Trial:
 
 
 class History:
-    """The trials of a search in ``history.csv``, and what was searched in ``search.json`` beside it.
+    """The trials of a search in ``history.csv``, and what was searched in ``history.json`` beside it.
 
     Args:
         path: the CSV file. What is there is read; a last line that was cut short when a run was killed does not
@@ -147,33 +148,19 @@ class History:
             self.trials.append(trial)
 
     def _identify(self, identity: dict[str, Any]) -> None:
-        record = self.path.with_name("search.json")
+        record = self.path.with_suffix(".json")
         if not self.trials:
             write_text(record, json.dumps(identity, indent=2) + "\n")
             return
         try:
-            before = _flat(json.loads(record.read_text(encoding="utf-8")))
+            before = json.loads(record.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{self.path} has trials, but {record.name} beside it does not tell of what search; use another name= "
                 "or out="
             ) from error
-        now = _flat(identity)
-        changes = [
-            f"{key} was {before.get(key, 'absent')}, now {now.get(key, 'absent')}"
-            for key in before | now
-            if key not in before or key not in now or before[key] != now[key]
-        ]
-        if changes:
+        if changes := differences(before, identity):
             raise ValueError(
                 f"{self.path} is the history of another search: {'; '.join(changes)}; use another name= or out= for "
                 "this one, or the settings of before"
             )
-
-
-def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"budget": {"flops": 1}}`` -> ``{"budget.flops": 1}``."""
-    flat: dict[str, Any] = {}
-    for key, value in record.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

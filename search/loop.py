@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
@@ -11,11 +11,15 @@ from search.history import History, Trial
 from search.searcher import Searcher
 from supernet.space import SearchSpace
 
-Score = Callable[[list[Architecture]], list[tuple[float, float]]]
-
 
 def run_search(
-    searcher: Searcher, score: Score, space: SearchSpace, history: History, trials: int, batch: int, chunk: int = 10
+    searcher: Searcher,
+    score: Callable[[list[Architecture]], Sequence[tuple[float, float]]],
+    space: SearchSpace,
+    history: History,
+    trials: int,
+    batch: int,
+    chunk: int = 10,
 ) -> None:
     """Score ``trials`` architectures, or all within the budget if they are fewer, ``batch`` of them a generation.
 

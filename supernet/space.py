@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from psvit.arch import BASIC, IDENTITY, SHARING, Architecture, CellPath, NetworkSpec
-from psvit.cost import Band, Cost, fixed_cost, format_quantity, network_cost, stage_cost
+from psvit.cost import Band, Cost, fixed_cost, network_cost, stage_cost
 
+ANY = Band()  # an amount that no budget binds
 _MOST_CLASSES = 10**7  # three numbers of 8 bytes each: 240 MB
 
 
@@ -40,6 +41,11 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if self.cells < 1:
             raise ValueError(f"cells is {self.cells}; a stage needs at least one cell")
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message."""
+        return self.spec.name or "this space"
 
     @property
     def paths(self) -> int:
@@ -106,11 +112,11 @@ class SearchSpace:
             stages.append("".join(cells))
         return CellPath(tuple(stages))
 
-    def within(self, flops: Band = Band(), params: Band = Band()) -> Subspace:  # noqa: B008 (frozen)
+    def within(self, flops: Band = ANY, params: Band = ANY) -> Subspace:
         """The architectures within a budget; may be empty."""
         return Subspace(self, flops, params)
 
-    def feasible(self, flops: Band = Band(), params: Band = Band()) -> Subspace:  # noqa: B008 (frozen)
+    def feasible(self, flops: Band = ANY, params: Band = ANY) -> Subspace:
         """The architectures within a budget, one at least.
 
         Raises:
@@ -126,16 +132,16 @@ class SearchSpace:
                     (flops, everything.flops, "FLOPs"),
                     (params, everything.params, "parameters"),
                 )
-                if band != Band()
+                if band != ANY
             ]
             raise ValueError(
-                f"no architecture of {self.spec.name or 'this space'} meets {budget_text(flops, params)}: the space "
+                f"no architecture of {self.label} meets {budget_text(flops, params)}: the space "
                 f"reaches {' and '.join(reach)}; the nearest is {nearest} with {cost.flops:,} FLOPs and "
                 f"{cost.params:,} parameters"
             )
         return subspace
 
-    def nearest(self, flops: Band = Band(), params: Band = Band()) -> Architecture:  # noqa: B008 (frozen)
+    def nearest(self, flops: Band = ANY, params: Band = ANY) -> Architecture:
         """An architecture that misses the two bands least, by the sum of the relative distances to their ends."""
         miss = np.zeros(len(self._classes.ways))
         for amounts, band in ((self._classes.flops, flops), (self._classes.params, params)):
@@ -272,7 +278,7 @@ class Subspace:
 def budget_text(flops: Band, params: Band) -> str:
     """``FLOPs at most 1.3 G and parameters at most 16 M``; ``any cost`` when nothing binds."""
     bands = ((flops, "FLOPs"), (params, "parameters"))
-    return " and ".join(f"{unit} {band}" for band, unit in bands if band != Band()) or "any cost"
+    return " and ".join(f"{unit} {band}" for band, unit in bands if band != ANY) or "any cost"
 
 
 @dataclass(frozen=True)

@@ -73,5 +73,8 @@ class AugmentConfig:
         for key in ("flip", "erasing", "mix_probability"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"augment.{key} is {getattr(self, key)}; it is a probability between 0 and 1")
+        for key in ("rotate", "color_jitter", "randaugment_ops", "mixup", "cutmix"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"augment.{key} is {getattr(self, key)}; use 0 to switch it off, or more")
         if not 0 <= self.randaugment_magnitude <= 30:
             raise ValueError(f"augment.randaugment_magnitude is {self.randaugment_magnitude}; use 0 to 30")

@@ -150,9 +150,10 @@ class Data:
         """The micro-batches of the steps ``first_step`` up to, not including, ``last_step``.
 
         Step t is the (t % steps_per_epoch)-th slice of a permutation drawn for its epoch, t // steps_per_epoch. Each
-        process gets a contiguous share of it by its rank, cut into ``accumulate`` micro-batches. The order is a
-        function of (seed, epoch), what becomes of an image of (seed, epoch, image), and mixup and cutmix of (seed,
-        step, micro-batch, rank): it matters neither where a run starts nor how many workers load.
+        process gets a contiguous share of it by its rank, cut into ``accumulate`` micro-batches, all of one size: the
+        few images left over are dropped. The order is a function of (seed, epoch), what becomes of an image of (seed,
+        epoch, image), and mixup and cutmix of (seed, step, micro-batch, rank): it matters neither where a run starts
+        nor how many workers load.
 
         Args:
             batch_size: images a step, over all processes and micro-batches.
@@ -164,10 +165,11 @@ class Data:
             ValueError: a process or micro-batch would get no image, or an image cannot be read.
         """
         images, indices = self._part(split)
-        global_batch = min(batch_size, len(indices))
-        if global_batch // world < accumulate:
+        most = min(batch_size, len(indices))
+        micro_batch = most // (world * accumulate)
+        if not micro_batch:
             raise ValueError(
-                f"a batch of {global_batch} images is too small for {world} processes with {accumulate} micro-batches "
+                f"a batch of {most} images is too small for {world} processes with {accumulate} micro-batches "
                 "each; use a larger recipe.batch_size, less recipe.accumulate or fewer processes"
             )
 
@@ -178,9 +180,10 @@ class Data:
                 epoch, place = divmod(step, steps_per_epoch)
                 if epoch != order_epoch:
                     order, order_epoch = numpy_rng(seed, "order", epoch).permutation(indices), epoch
-                share = np.array_split(order[place * global_batch : (place + 1) * global_batch], world)[rank]
-                for micro, part in enumerate(np.array_split(share, accumulate)):
-                    yield _Key(part.tolist(), epoch, seed_of(seed, "mix", step, micro, rank))
+                for micro in range(accumulate):
+                    start = place * most + (rank * accumulate + micro) * micro_batch
+                    part = order[start : start + micro_batch].tolist()
+                    yield _Key(part, epoch, seed_of(seed, "mix", step, micro, rank))
 
         transform = TrainTransform(image_size, augment, self._normalize, images.size)
         return self._load(_TrainBatches(images, transform, seed, self.classes), keys())

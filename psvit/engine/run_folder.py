@@ -15,8 +15,12 @@ import yaml
 import psvit
 from psvit.files import write_text
 
-# Settings (and all below them) that a run may change when it goes on: they have no effect on its result.
-WITHOUT_EFFECT = ("data.workers", "recipe.checkpoint_every", "device", "runs", "name", "out", "watch")
+# Settings (and all below them) that a run may change when it goes on: they have no effect on its result, or are where a
+# file lies whose content is compared (``supernet``, ``arch``, ``data_root``).
+WITHOUT_EFFECT = (
+    *("data.workers", "workers", "recipe.checkpoint_every", "device", "runs", "name", "out"),
+    *("supernet", "arch", "data_root"),
+)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,8 +17,8 @@ def measure(spec: NetworkSpec, architecture: Architecture) -> tuple[int, int]:
     """FLOPs by torch's counter (halved) and parameters of the built network; on meta, so nothing is computed."""
     with torch.device("meta"):
         network = PSViT(spec, architecture).eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(torch.empty(1, spec.channels, *spec.image_size))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.empty(1, spec.channels, *spec.image_size, device="meta"))
     flops = counter.get_total_flops()
     assert flops % 2 == 0
     return flops // 2, sum(parameter.numel() for parameter in network.parameters())
