@@ -111,7 +111,7 @@ def make_searcher(settings: SearchConfig, allowed: Subspace, seed: int) -> Searc
     """The searcher that the settings name."""
     if settings.searcher == "random":
         return RandomSearch(allowed, seed)
-    return Evolution(allowed, seed, parents=settings.parents, mutation=settings.mutation)
+    return Evolution(allowed, seed, settings.population, settings.parents, settings.mutation)
 
 
 def _stoppable(evaluator: Evaluator, signals: StopSignals, folder: Path) -> Callable[[list[Architecture]], list[Any]]:

@@ -1,0 +1,721 @@
+"""The command ``psvit-search``: a table of subcommands in front of Hydra.
+
+A subcommand is a YAML file of ``conf/``, a schema (a dataclass that checks and types the settings) and a task (a
+function of that dataclass). Short flags become Hydra overrides; everything else is Hydra's own. Tasks, and with them
+torch, are imported when a task starts and not before, so that help, completion and faults in a command line show at
+once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import shlex
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psvit
+
+CONF = Path(__file__).resolve().parent / "conf"
+WIDTH = 100  # columns of the help texts
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A short way to write an override: ``--flops 1.3G`` is ``search.budget.flops=1.3G``."""
+
+    name: str
+    key: str
+    value: str  # what the help calls its value; "" for a switch
+    help: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand.
+
+    Attributes:
+        name: also the name of its YAML file in ``conf/``.
+        summary: one line.
+        about: what it does, for its own help.
+        task: ``module:function`` that takes the schema.
+        schema: ``module:dataclass`` of its settings.
+        flags: its short flags.
+        examples: what for -> command.
+        settings: the settings that its help explains, words of ``SETTINGS``.
+        argument: the flag whose name may be left out, as in ``inspect arch.json``.
+        makes_folder: whether it works in a run folder; the others leave nothing behind.
+    """
+
+    name: str
+    summary: str
+    about: str
+    task: str
+    schema: str
+    flags: tuple[Flag, ...]
+    examples: dict[str, str]
+    settings: str = ""
+    argument: Flag | None = None
+    makes_folder: bool = True
+
+
+_BUDGET = "at most 1.3G, or a band as 1.2G..1.3G"
+_FLOPS = Flag("--flops", "search.budget.flops", "X", f"multiply-adds an image: {_BUDGET}")
+_PARAMS = Flag("--params", "search.budget.params", "X", "parameters: at most 16M, or a band as 15M..16M")
+_SUPERNET = Flag("--supernet", "supernet", "RUN", "run folder of train-supernet")
+_ARCH = Flag("--arch", "arch", "FILE", "the architecture, an arch.json")
+_WEIGHTS = Flag("--weights", "weights", "FILE", "its trained weights, a model.safetensors")
+_SPLIT = Flag("--split", "split", "S", "images to score on: test, search or train")
+_NAME = Flag("--name", "name", "NAME", "name of the project's folder below runs/")
+_OUT = Flag("--out", "out", "DIR", "the run folder itself, instead of one by name")
+_JSON = Flag("--json", "json", "", "print JSON")
+_SAVE = Flag("--save", "save", "FILE", "draw a picture, too (.png or .svg)")
+
+# What the most useful settings are; a subcommand's help adds their defaults, and the choices of a group.
+SETTINGS = {
+    "space": "search space: widths, heads and patches of the network; choices:",
+    "space.cells": "layers that a stage has at most",
+    "data": "dataset; choices:",
+    "data.root": "folder of the images (digits needs none)",
+    "data.image_size": "pixels, as 224 or 224x160 (height first); null is the space's own",
+    "data.search_fraction": "share of the training images held out to score architectures",
+    "data.workers": "processes that load images",
+    "recipe": "training recipe; the dataset chooses it; choices:",
+    "recipe@supernet.recipe": "recipe of the supernet; the dataset chooses it",
+    "recipe@retrain.recipe": "recipe of the retraining; the dataset chooses it",
+    "recipe.epochs": "passes over the training images",
+    "recipe.batch_size": "images an optimiser step, over all processes",
+    "recipe.lr": "peak learning rate of AdamW",
+    "recipe.precision": "fp32, bf16, fp16, or auto: bf16 on a GPU, fp32 on a CPU",
+    "supernet.recipe.epochs": "epochs of the supernet",
+    "retrain.recipe.epochs": "epochs of the retraining",
+    "experiment": "a whole experiment from conf/experiment; choices:",
+    "paths": "draw one path through the supernet an image, or one a batch",
+    "watch": "architectures that are scored after each epoch, to watch progress",
+    "search": "how to search; choices:",
+    "search.trials": "architectures to score",
+    "search.population": "architectures a generation",
+    "search.placements": "score on this many random placements in the cells; 0: the first cells",
+    "search.baseline": "random architectures of equal cost that the winner is compared with",
+    "data_root": "where the supernet's images lie now, if they moved",
+    "workers": "processes that load images",
+    "hold_out": "keep the search split out of training",
+    "adapt": "take classes and image size from the data where arch.json differs",
+    "batch_size": "images a forward pass",
+    "seed": "of weights, data order, augmentation, paths and search",
+    "device": "auto, cpu, cuda or cuda:1",
+}
+
+_SEARCH_SETTINGS = "search.trials search.population search.placements search.baseline"
+_TRAIN_SETTINGS = "recipe recipe.epochs recipe.batch_size recipe.lr recipe.precision"
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            name="run",
+            summary="all of it: supernet, search, retraining and a report",
+            about="Trains a supernet, searches it for the best architecture within a budget, retrains the winner from "
+            "scratch, and writes report.md. Started again, it goes on where it was.",
+            task="pipeline:run_all",
+            schema="pipeline:RunAllConfig",
+            flags=(_FLOPS, _PARAMS, _NAME, _OUT),
+            settings="space data data.root recipe@supernet.recipe supernet.recipe.epochs "
+            f"{_SEARCH_SETTINGS} recipe@retrain.recipe retrain.recipe.epochs experiment seed device",
+            examples={
+                "handwritten digits, a few minutes on two CPU cores": "psvit-search run --flops 5M",
+                "your own images, one folder a class": "psvit-search run --flops 5M --name mine data=imagefolder "
+                "data.root=/path/to/images",
+            },
+        ),
+        Command(
+            name="train-supernet",
+            summary="train all architectures of a space at once, in one supernet",
+            about="Trains one network whose cells hold every layer that an architecture may have, on random paths "
+            "through it. The search scores architectures by the weights that they inherit from it.",
+            task="supernet.train:train_supernet",
+            schema="supernet.config:TrainSupernetConfig",
+            flags=(_NAME, _OUT),
+            settings="space data data.root data.image_size data.search_fraction data.workers "
+            f"{_TRAIN_SETTINGS} paths watch seed device",
+            examples={
+                "handwritten digits": "psvit-search train-supernet",
+                "ImageNet on 8 GPUs": "torchrun --no-python --nproc-per-node 8 psvit-search train-supernet "
+                "--name tiny space=1d_tiny_16 data=imagenet data.root=/data/imagenet",
+            },
+        ),
+        Command(
+            name="evolve",
+            summary="find the best architecture within a budget, by evolution",
+            about="Scores architectures by the weights that they inherit from a trained supernet, on images held out "
+            "of its training, and breeds from the best. Writes arch.json (the best), history.csv and pictures.",
+            task="search.run:search",
+            schema="search.config:SearchRunConfig",
+            flags=(_FLOPS, _PARAMS, _SUPERNET, _NAME, _OUT),
+            settings=f"{_SEARCH_SETTINGS} data_root workers seed device",
+            examples={
+                "after train-supernet": "psvit-search evolve --flops 5M",
+                "three searches, of seeds 1, 2 and 3": "psvit-search evolve --flops 5M -m seed=1,2,3",
+            },
+        ),
+        Command(
+            name="random",
+            summary="the same by random search, the baseline of every search",
+            about="Scores architectures drawn uniformly from all that the budget allows, by the weights that they "
+            "inherit from a trained supernet. Writes what evolve writes.",
+            task="search.run:search",
+            schema="search.config:SearchRunConfig",
+            flags=(_FLOPS, _PARAMS, _SUPERNET, _NAME, _OUT),
+            settings=f"{_SEARCH_SETTINGS} data_root workers seed device",
+            examples={"after train-supernet": "psvit-search random --flops 4M..5M"},
+        ),
+        Command(
+            name="retrain",
+            summary="train one architecture from scratch",
+            about="Trains the network of an arch.json from random weights, and tests it. Writes model.safetensors.",
+            task="retrain.train:retrain",
+            schema="retrain.config:RetrainConfig",
+            flags=(_ARCH, _NAME, _OUT),
+            settings=f"data data.root {_TRAIN_SETTINGS} hold_out adapt seed device",
+            examples={
+                "the winner of a search": "psvit-search retrain --arch runs/default/evolve-5M/arch.json",
+                "ImageNet by the DeiT recipe, on 8 GPUs": "torchrun --no-python --nproc-per-node 8 psvit-search "
+                "retrain --arch arch.json data=imagenet data.root=/data/imagenet recipe=retrain/deit",
+            },
+        ),
+        Command(
+            name="evaluate",
+            summary="accuracy of trained weights",
+            about="Scores the weights of a retrained network on the test split, or another one.",
+            task="retrain.evaluate:evaluate",
+            schema="retrain.config:EvaluateConfig",
+            flags=(_ARCH, _WEIGHTS, _SPLIT),
+            settings="data data.root batch_size device",
+            examples={
+                "test top-1 of a retrained network": "psvit-search evaluate --arch runs/default/evolve-5M/arch.json "
+                "--weights runs/default/retrain/model.safetensors",
+            },
+            makes_folder=False,
+        ),
+        Command(
+            name="inspect",
+            summary="layers, tokens, FLOPs and parameters of a network",
+            about="Prints a network stage by stage. TARGET is an arch.json, a named network (deit_tiny_16), a space "
+            "(1d_tiny_16), or a space and layers (1d_tiny_16:BSB-BB-B).",
+            task="psvit.inspect:inspect",
+            schema="psvit.inspect:InspectConfig",
+            flags=(_SAVE, _JSON),
+            examples={
+                "the winner of a search": "psvit-search inspect runs/default/evolve-5M/arch.json --save best.png",
+                "a named network": "psvit-search inspect deit_tiny_16",
+            },
+            argument=Flag("TARGET", "target", "TARGET", "arch.json, network, space, or space and layers"),
+            makes_folder=False,
+        ),
+        Command(
+            name="space",
+            summary="how large a space is, and what lies within a budget",
+            about="Counts the paths and architectures of a space, exactly, and gives its range of FLOPs and "
+            "parameters. NAME is a named space.",
+            task="supernet.describe:describe",
+            schema="supernet.describe:DescribeConfig",
+            flags=(replace(_FLOPS, key="flops"), replace(_PARAMS, key="params"), _JSON),
+            settings="space space.cells",
+            examples={
+                "a named space within a budget": "psvit-search space 1d_tiny_16 --flops 1.3G",
+                "one of your own": "psvit-search space 1d_tiny_16 space.widths=[192,256,384] space.heads=[3,4,6]",
+            },
+            argument=Flag("NAME", "space", "NAME", "a named space"),
+            makes_folder=False,
+        ),
+    )
+}
+
+
+# ---------------------------------------------------------------------------------------------------- command line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status is 0, 2 after a fault of the user, 130 when the user stopped it."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except UsageError as error:
+        return _complain(error)
+    except KeyboardInterrupt:
+        return 130
+
+
+class UsageError(ValueError):
+    """A command line that cannot be meant; the message says in one line what to write."""
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(_overview())
+        return 0
+    if words[0] == "--version":
+        print(f"psvit-search {psvit.__version__}")
+        return 0
+    if words[0] in ("-sc", "--shell-completion"):
+        return _complete(words[1:])
+    name, *rest = words
+    if name not in COMMANDS:
+        raise UsageError(f"no subcommand is {name!r} ('psvit-search --help' lists them){_did_you_mean(name, COMMANDS)}")
+    command = COMMANDS[name]
+    if not {"-h", "--help"}.isdisjoint(rest):
+        print(_help(command))
+        return 0
+    return _run(command, *parse(command, rest))
+
+
+def parse(command: Command, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A subcommand's words as flags that Hydra knows and as overrides; Hydra wants the flags first.
+
+    Raises:
+        UsageError: an unknown flag, a flag without its value, or a word that is neither flag nor ``key=value``.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    ours = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in command.flags:
+        if flag.value:
+            ours.add_argument(flag.name, dest=flag.key)
+        else:
+            ours.add_argument(flag.name, dest=flag.key, action="store_const", const="true")
+    hydras = get_args_parser()
+    for parser in (ours, hydras):
+        parser.error = _refuse  # type: ignore[method-assign]
+    short, rest = ours.parse_known_args(words)
+    known, unknown = hydras.parse_known_intermixed_args(rest)
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        guess = _did_you_mean(name, [*ours._option_string_actions, *hydras._option_string_actions])
+        raise UsageError(f"{command.name} has no flag {name} ('psvit-search {command.name} --help' lists them){guess}")
+    plain = [word for word in known.overrides if _is_bare(word)]
+    flags = [word for word in rest if word not in known.overrides]
+    overrides = [word for word in known.overrides if word not in plain]
+    given = {key: value for key, value in vars(short).items() if value is not None}
+    if command.argument and plain:
+        given = {command.argument.key: plain.pop(0), **given}
+    if plain:
+        raise UsageError(f"{plain[0]!r} is no setting; write settings as key=value{_how_to(command)}")
+    switches = {flag.key for flag in command.flags if not flag.value}
+    short_overrides = [
+        f"{key}={value if key in switches else _quote(value, sweep=known.multirun)}" for key, value in given.items()
+    ]
+    return flags, short_overrides + overrides
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UsageError(message)
+
+
+def _is_bare(word: str) -> bool:
+    """Whether a word is an argument of its own and no ``key=value`` or ``~key``."""
+    return not word.startswith("~") and ("=" not in word or os.path.exists(word))
+
+
+def _quote(value: str, sweep: bool = False) -> str:
+    """A value as Hydra's grammar reads it back; with ``sweep``, each of the values that commas divide."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    if sweep and "," in value:
+        return ",".join(_quote(part) for part in value.split(","))
+    try:
+        if OverridesParser.create().parse_override(f"key={value}").value() == value:
+            return value
+    except HydraException:
+        pass  # what cannot be read as it stands is quoted
+    return QuotedString(value, Quote.single).with_quotes()
+
+
+def _did_you_mean(word: str, choices: Iterator[str] | Sequence[str] | Mapping[str, Any]) -> str:
+    close = get_close_matches(word, list(choices), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _complain(error: Exception | str) -> int:
+    """Print one line on stderr; gives the exit status of a user's fault."""
+    rank = f" (process {os.environ['RANK']})" if os.environ.get("RANK", "0") != "0" else ""
+    print(f"psvit-search{rank}: {error}", file=sys.stderr)
+    return 2
+
+
+# ---------------------------------------------------------------------------------------------------- Hydra
+
+
+def _run(command: Command, flags: list[str], overrides: list[str]) -> int:
+    """Let Hydra compose the settings of a subcommand, or sweep over them, and start its task."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from psvit.engine.signals import Stopped
+
+    schema = _register(command)
+    with_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+    def explained(error: Exception) -> int:
+        if with_trace:
+            raise error
+        if isinstance(error, Stopped):
+            _complain(error)
+            return 130
+        return _complain(_explain(error, command))
+
+    def task(config: DictConfig) -> None:
+        hydras = HydraConfig.get()
+        sweeping = hydras.mode == RunMode.MULTIRUN
+        try:
+            # merged once more, so that what +key=value has added is refused unless the schema knows it
+            config = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(config))  # type: ignore
+            if sweeping and command.makes_folder:
+                config.out = str(Path(config.out) / hydras.sweep.subdir)
+            settings = OmegaConf.to_object(config)
+            _load(command.task)(settings)
+        except (ValueError, OmegaConfBaseException, Stopped) as error:
+            if sweeping:  # the other jobs go on
+                raise
+            raise SystemExit(explained(error)) from error
+
+    with tempfile.TemporaryDirectory() as nowhere:
+        if os.environ.get("RANK", "0") != "0" or not command.makes_folder:
+            overrides = [*overrides, f"hydra.sweep.dir={nowhere}"]  # where Hydra would write multirun.yaml
+        with _arguments([*flags, *overrides]):
+            try:
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=command.name)(task)()
+            except (ValueError, HydraException, OmegaConfBaseException, Stopped) as error:
+                return explained(error)
+            except SystemExit as stop:
+                return stop.code if isinstance(stop.code, int) else 0
+    return 0
+
+
+@contextmanager
+def _arguments(words: list[str]) -> Iterator[None]:
+    """Hydra reads its arguments from ``sys.argv``, and raises its errors only when HYDRA_FULL_ERROR is 1."""
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [argv[0], *words]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def _load(name: str) -> Any:
+    """The object that ``module:attribute`` names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _register(command: Command) -> type[Any]:
+    """Tell Hydra a subcommand's schema, the named spaces, and how search folders are named; gives the schema."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    from psvit.zoo import SPACES
+    from supernet.config import SpaceConfig
+
+    schema: type[Any] = _load(command.schema)
+    store = ConfigStore.instance()
+    store.store(name=f"{command.name}-schema", node=schema)
+    if any(field.name == "space" for field in fields(schema)):
+        for name, spec in SPACES.items():
+            store.store(group="space", name=name, node=SpaceConfig.of(spec))
+    OmegaConf.register_new_resolver("search_folder", search_folder, replace=True)
+    return schema
+
+
+def search_folder(searcher: str, flops: str | None, params: str | None, seed: int) -> str:
+    """Name of a search's folder, ``evolve-1.3G-16Mparams-seed1``: what two searches of a supernet differ in most."""
+    parts = [searcher, flops, params and f"{params}params", f"seed{seed}" if seed else None]
+    return "-".join(re.sub(r"[^\w.+-]+", "", part) for part in parts if part)
+
+
+@contextmanager
+def composer(command: Command) -> Iterator[Callable[[list[str]], Any]]:
+    """A function that composes a subcommand's settings from overrides, inside a run of Hydra and outside."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    _register(command)
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            yield lambda overrides: hydra.compose(command.name, overrides, return_hydra_config=True)
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def command_line(command: Command, config: Any) -> str:
+    """The shortest command line that runs a subcommand with exactly these settings (an instance of its schema)."""
+    from omegaconf import OmegaConf
+
+    wanted = _flatten(asdict(config))
+    flags = {flag.key: flag.name for flag in command.flags if flag.value}
+    words: dict[str, str] = {}  # key -> value in Hydra's grammar
+    with composer(command) as compose:
+        given = compose([])
+        for group in ("space", "data"):
+            name = wanted.get(f"{group}.name")
+            if name in _choices(group) and name != given.hydra.runtime.choices[group]:
+                words[group] = name
+        for derived in (False, True):  # first what stands on its own, then what may follow from it
+            if words:
+                given = compose([f"{key}={value}" for key, value in words.items()])
+            for key, value in wanted.items():
+                parent, _, leaf = key.rpartition(".")
+                node = OmegaConf.select(given, parent) if parent else given
+                if not derived and OmegaConf.is_interpolation(node, leaf):
+                    continue
+                current = None if OmegaConf.is_missing(node, leaf) else OmegaConf.select(given, key)
+                if (OmegaConf.to_container(current) if OmegaConf.is_config(current) else current) != value:
+                    words[key] = _write(value)
+    short = [f"{flags[key]} {shlex.quote(str(wanted[key]))}" for key in words if key in flags]
+    long = [shlex.quote(f"{key}={value}") for key, value in words.items() if key not in flags]
+    return " ".join(["psvit-search", command.name, *short, *long])
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _write(value: Any) -> str:
+    """A plain value in Hydra's grammar."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_write, value))}]"
+    if isinstance(value, str):
+        return _quote(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _choices(group: str) -> list[str]:
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.object_type import ObjectType
+
+    options: list[str] = GlobalHydra.instance().config_loader().get_group_options(group, ObjectType.CONFIG)
+    return options
+
+
+# ---------------------------------------------------------------------------------------------------- faults
+
+_TYPES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+
+
+def _how_to(command: Command) -> str:
+    return f" ('psvit-search {command.name} --cfg job' shows all)"
+
+
+def _explain(error: BaseException, command: Command) -> str:
+    """One line for what Hydra, OmegaConf or a task found wrong: which setting, and what to do."""
+    from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import (
+        ConfigAttributeError,
+        ConfigKeyError,
+        MissingMandatoryValue,
+        OmegaConfBaseException,
+        ValidationError,
+    )
+
+    text = str(error)
+    first = text.partition("\n")[0]
+    key = str(getattr(error, "full_key", "") or "")
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        choose = f"; choose one of {', '.join(error.options)}" if error.options else ""
+        return f"{group}={name}: there is no such choice{choose}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}; write key=value, and put special characters in quotes: \"key='a=b'\""
+    if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, OmegaConfBaseException):
+        return _explain(error.__cause__, command)
+    if isinstance(error, MissingMandatoryValue):
+        flags = (*command.flags, command.argument)
+        flag = next((flag for flag in flags if flag and flag.key == key), None)
+        if flag is None:
+            return f"{key} is missing; give it as {key}=..."
+        usage = " ".join(dict.fromkeys((flag.name, flag.value)))
+        return f"{key} is missing; write psvit-search {command.name} {usage} ({flag.help})"
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        keys = [*_keys(_load(command.schema)), "hydra"]
+        return f"{command.name} has no setting {key!r}{_how_to(command)}{_did_you_mean(key, keys)}"
+    if isinstance(error, ValidationError):
+        found = re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", first)
+        if found:
+            return f"{key} is {found[1]!r}; it must be {_TYPES.get(found[2], found[2])}"
+        return f"{key}: {first}"
+    if isinstance(error, ConfigCompositionException):
+        if first.startswith("Ambiguous value"):
+            override = first.partition("'")[2].rstrip("'")
+            return f"{override}: add -m to run once for each value; a list is written key=[a,b]"
+        absent = re.match(r"Could not override '(.+?)'\. No match in the defaults list", first)
+        if absent:
+            return f"{command.name} has no setting {absent[1]!r}{_how_to(command)}"
+        return first
+    return first if isinstance(error, OmegaConfBaseException) else text
+
+
+def _keys(schema: type[Any], prefix: str = "") -> Iterator[str]:
+    """All settings of a schema, ``recipe.augment.flip`` for one."""
+    from typing import get_type_hints
+
+    types = get_type_hints(schema)
+    for field in fields(schema):
+        yield prefix + field.name
+        if is_dataclass(types[field.name]):
+            yield from _keys(types[field.name], f"{prefix}{field.name}.")
+
+
+# ---------------------------------------------------------------------------------------------------- completion
+
+
+def _complete(words: list[str]) -> int:
+    """``psvit-search -sc query=bash``: complete subcommands and flags here, and leave the settings to Hydra."""
+    command = COMMANDS["run"]
+    if any(word.startswith("query=") for word in words):
+        line = os.environ.get("COMP_LINE", "")
+        before = line.split()[1:]
+        word = "" if line.endswith(" ") or not before else before.pop()
+        if not before:
+            print(" ".join(name for name in COMMANDS if name.startswith(word)))
+            return 0
+        if before[0] not in COMMANDS:
+            return 0
+        command = COMMANDS[before[0]]
+        if word.startswith("-"):
+            print(" ".join(flag.name for flag in command.flags if flag.name.startswith(word)))
+            return 0
+        if any(before[-1] == flag.name and flag.value for flag in command.flags):
+            return 0  # the shell completes names of files
+        try:
+            _, overrides = parse(command, before[1:])
+        except UsageError:
+            return 0
+        os.environ["COMP_LINE"] = " ".join(["psvit-search", *overrides, word])
+    return _run(command, ["-sc", *words], [])
+
+
+# ---------------------------------------------------------------------------------------------------- help
+
+
+def _overview() -> str:
+    table = _table([(command.name, command.summary) for command in COMMANDS.values()])
+    return f"""\
+psvit-search {psvit.__version__}: search for the best vision transformer within a budget (PSViT, arXiv 2108.03428)
+
+It trains one supernet that holds every architecture of a space, searches it for the best one that
+your budget of FLOPs or parameters allows, and retrains the winner from scratch. Unless told
+otherwise it works on handwritten digits that come with the package, on a CPU or a GPU.
+
+All at once, a few minutes on a laptop:
+  psvit-search run --flops 5M
+
+Or in three steps; each finds what the one before has left:
+  psvit-search train-supernet
+  psvit-search evolve --flops 5M
+  psvit-search retrain --arch runs/default/evolve-5M/arch.json
+
+Your own images, in one folder a class:
+  psvit-search run --flops 5M --name mine data=imagefolder data.root=/path/to/images
+
+Subcommands ('psvit-search SUBCOMMAND --help' explains each):
+{table}
+
+Results go to runs/NAME/ (--name NAME, else "default"): supernet/, evolve-5M/ and retrain/, and run
+adds report.md. The same command started again goes on where it was stopped.
+
+Settings are written key=value behind a subcommand, as seed=1 or recipe.epochs=30; Hydra
+(https://hydra.cc) reads them. On every subcommand:
+  --cfg job         print all settings and run nothing
+  -m seed=1,2,3     run once for each value
+  --config-dir DIR  use YAML files of your own, such as DIR/recipe/mine.yaml by recipe=mine
+
+Completion in bash, for settings too:
+  eval "$(psvit-search -sc install=bash)\""""
+
+
+def _help(command: Command) -> str:
+    argument = f"[{command.argument.value}] " if command.argument else ""
+    usage = f"Usage: psvit-search {command.name} {argument}[FLAGS] [key=value ...]"
+    sections = ["\n".join(textwrap.wrap(command.about, WIDTH)), usage]
+    flags = [(f"{flag.name} {flag.value}".rstrip(), flag.help) for flag in command.flags]
+    sections.append("Flags:\n" + _table([*flags, ("-h, --help", "this text")]))
+    if command.settings:
+        sections.append("Useful settings, with their defaults:\n" + _settings(command))
+    examples = [f"  # {what}\n{_wrap_command(line)}" for what, line in command.examples.items()]
+    sections.append("Examples:\n" + "\n".join(examples))
+    sections.append(
+        f"All settings:          psvit-search {command.name} --cfg job\n"
+        f"Once for each value:   psvit-search {command.name} ... -m key=a,b,c"
+    )
+    return "\n\n".join(sections)
+
+
+def _settings(command: Command) -> str:
+    """The table of a subcommand's most useful settings; the defaults are those that Hydra composes."""
+    from omegaconf import OmegaConf
+
+    rows = []
+    with composer(command) as compose:
+        config = compose([])
+        chosen = config.hydra.runtime.choices
+        for key in command.settings.split():
+            text = SETTINGS[key]
+            if text.endswith("choices:"):
+                options = _choices(key)
+                if key == "recipe":  # a folder for each command that trains
+                    folder = str(chosen[key]).partition("/")[0]
+                    options = [f"{folder}/{name}" for name in _choices(f"recipe/{folder}")]
+                text += " " + ", ".join(options)
+            default = chosen[key] if key in chosen else OmegaConf.select(config, key)
+            rows.append((f"{key}={_write(default)}", text))
+    return _table(rows)
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    """Two columns, the second one wrapped."""
+    column = max(len(left) for left, _ in rows) + 4
+    lines = []
+    for left, right in rows:
+        lines += textwrap.wrap(
+            right,
+            WIDTH,
+            initial_indent=f"  {left}".ljust(column),
+            subsequent_indent=" " * column,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)
+
+
+def _wrap_command(line: str) -> str:
+    """A command, cut where a shell allows it."""
+    lines = textwrap.wrap(line, WIDTH - 8, break_long_words=False, break_on_hyphens=False)
+    return "  " + " \\\n      ".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

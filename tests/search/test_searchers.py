@@ -1,0 +1,242 @@
+"""What every searcher must do, and what evolution does beyond it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.evolution_vs_random import Interactions, best_so_far
+from psvit.arch import Architecture, NetworkSpec
+from psvit.cost import Band
+from psvit.zoo import SPACES
+from search.evolution import Evolution, edits
+from search.history import Trial
+from search.random_search import RandomSearch
+from search.searcher import Searcher
+from supernet.space import SearchSpace, Subspace
+
+SMALL = SearchSpace(NetworkSpec("2d", (16, 16), 4, (8, 16, 24), (1, 2, 3), 5), cells=3).within()
+MIDDLE = SMALL.space.cost(Architecture.parse("BB-BB-BB")).flops
+CHEAP = SMALL.space.within(Band(high=MIDDLE))
+TIGHT = SearchSpace(SPACES["1d_tiny_16"]).within(Band.parse("1.29G..1.3G"))
+
+Make = Callable[[Subspace, int], Searcher]
+
+
+def score(architecture: Architecture) -> Trial:
+    """A rugged score that any process computes alike; about one in twenty fails."""
+    chance = hashlib.sha256(str(architecture).encode()).digest()[0] / 255
+    return Trial(architecture, 0, 0, math.nan if chance < 0.05 else chance, 0.0, 0)
+
+
+def search(searcher: Searcher, *sizes: int) -> list[Architecture]:
+    asked: list[Architecture] = []
+    for size in sizes:
+        batch = searcher.ask(size)
+        searcher.tell([score(architecture) for architecture in batch])
+        asked += batch
+    return asked
+
+
+def as_tried(layers: Iterable[str], top1: Sequence[float]) -> list[Trial]:
+    return [Trial(Architecture.parse(a), 0, 0, b, 0.0, 0) for a, b in zip(layers, top1, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        RandomSearch,
+        lambda subspace, seed: Evolution(subspace, seed, population=10, parents=4),
+        lambda subspace, seed: Evolution(subspace, seed, population=10, parents=1, mutation=1.0),
+        lambda subspace, seed: Evolution(subspace, seed, population=10, parents=4, mutation=0.0),
+    ],
+    ids=["random", "evolution", "mutation", "crossover"],
+)
+class TestEverySearcher:
+    def test_stays_within_the_budget(self, make: Make) -> None:
+        assert all(architecture in CHEAP for architecture in search(make(CHEAP, 0), *[10] * 6))
+        assert all(architecture in TIGHT for architecture in search(make(TIGHT, 0), *[10] * 4))
+
+    def test_never_asks_twice_even_before_it_is_told(self, make: Make) -> None:
+        searcher = make(CHEAP, 0)
+        asked = search(searcher, 10, 10, 7) + searcher.ask(10) + searcher.ask(10)
+        assert len(set(asked)) == len(asked) == 47
+
+    def test_honours_n(self, make: Make) -> None:
+        searcher = make(SMALL, 0)
+        for n in (1, 0, 13, 5):
+            assert len(searcher.ask(n)) == n
+
+    def test_is_a_function_of_its_seed(self, make: Make) -> None:
+        first, again, other = (search(make(CHEAP, seed), 10, 10, 10) for seed in (3, 3, 4))
+        assert first == again != other
+
+    def test_replay_gives_the_same_next_question(self, make: Make) -> None:
+        searcher, replayed = make(CHEAP, 0), make(CHEAP, 0)
+        asked = search(searcher, 10, 10, 10)
+        replayed.tell([score(architecture) for architecture in asked])
+        assert replayed.ask(10) == searcher.ask(10)
+
+    def test_asks_for_fewer_are_the_first_of_more(self, make: Make) -> None:
+        for told in ((), (10, 10)):
+            few, many = make(CHEAP, 0), make(CHEAP, 0)
+            search(few, *told)
+            search(many, *told)
+            assert few.ask(4) == many.ask(10)[:4]
+
+    def test_finds_every_member_and_then_stops(self, make: Make) -> None:
+        searcher = make(CHEAP, 0)
+        asked = search(searcher, *[10] * (CHEAP.count // 10 + 1))
+        assert sorted(asked) == sorted(CHEAP)
+        assert searcher.ask(5) == []
+
+    def test_does_not_ask_for_what_it_was_told(self, make: Make) -> None:
+        members = list(CHEAP)
+        searcher = make(CHEAP, 0)
+        searcher.tell([score(architecture) for architecture in members[5:]])
+        assert sorted(search(searcher, 3, 3)) == sorted(members[:5])
+
+    def test_survives_scores_that_are_no_numbers(self, make: Make) -> None:
+        searcher = make(CHEAP, 0)
+        for _ in range(3):
+            searcher.tell([Trial(a, 0, 0, math.nan, math.nan, 0) for a in searcher.ask(10)])
+        assert len(searcher.ask(10)) == 10
+
+
+def test_searches_do_not_depend_on_the_hash_seed() -> None:
+    code = (
+        "from search.evolution import Evolution; from search.random_search import RandomSearch\n"
+        "from tests.search.test_searchers import CHEAP, search\n"
+        "for searcher in (Evolution(CHEAP, 0, 10, 4), RandomSearch(CHEAP, 0)): print(*search(searcher, *[10] * 5))"
+    )
+    root = Path(__file__).parents[2]
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=root,
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(printed) == 1
+
+
+def test_random_search_is_uniform() -> None:
+    """Each member comes first equally often (within 4.5 standard deviations)."""
+    subspace = SMALL.space.within(Band(high=SMALL.space.cost(Architecture.parse("B-BB-B")).flops))
+    rounds, n = 2000, subspace.count
+    firsts = [str(RandomSearch(subspace, seed).ask(1)[0]) for seed in range(rounds)]
+    deviation = math.sqrt(rounds / n * (1 - 1 / n))
+    assert 3 < n < 50
+    assert all(abs(firsts.count(str(member)) - rounds / n) < 4.5 * deviation for member in subspace)
+
+
+@cache
+def distance(a: str, b: str) -> int:
+    """Levenshtein distance."""
+    if not a or not b:
+        return len(a) + len(b)
+    return min(distance(a[1:], b) + 1, distance(a, b[1:]) + 1, distance(a[1:], b[1:]) + (a[0] != b[0]))
+
+
+@pytest.mark.parametrize("cells", [3, 4])
+def test_edits_are_all_legal_stages_at_distance_one(cells: int) -> None:
+    stages = ["B" + "".join(rest) for depth in range(cells) for rest in product("BS", repeat=depth)]
+    for word in stages:
+        assert set(edits(word, cells)) - {word} == {other for other in stages if distance(word, other) == 1}
+
+
+def far(child: Architecture, parent: Architecture) -> int:
+    return sum(distance(a, b) for a, b in zip(child.stages, parent.stages, strict=True))
+
+
+SIX = SearchSpace(SPACES["2d_mini_4"]).within()
+LAYERS = ["BSBS-BBS-BSSB", "BB-BSSS-BSB", "BSSB-BBBB-BB", "B-B-B", "BBB-BBB-BBB"]
+
+
+def test_mutants_are_one_edit_from_the_best_of_all_time() -> None:
+    evolution = Evolution(SIX, 0, population=5, parents=2, mutation=1.0)
+    tried = as_tried(LAYERS, [0.7, 0.2, 0.9, 0.1, math.nan])
+    evolution.tell(tried)
+    best = [tried[2].architecture, tried[0].architecture]
+    for _ in range(3):  # worse children do not displace their elders
+        children = evolution.ask(10)
+        assert all(min(far(child, parent) for parent in best) == 1 for child in children)
+        assert {min((far(child, parent), i) for i, parent in enumerate(best))[1] for child in children} == {0, 1}
+        evolution.tell(as_tried(map(str, children), [0.3] * 10))
+    better = evolution.ask(1)
+    evolution.tell(as_tried(map(str, better), [0.95]))
+    best = [better[0], best[0]]
+    assert all(min(far(child, parent) for parent in best) == 1 for child in evolution.ask(10))
+
+
+def test_crossover_takes_each_stage_from_one_of_two_parents() -> None:
+    evolution = Evolution(SIX, 0, population=5, parents=3, mutation=0.0)
+    evolution.tell(as_tried(LAYERS, [0.7, 0.8, 0.9, 0.1, 0.2]))
+    parents = [layers.split("-") for layers in LAYERS[:3]]
+    mixes = {
+        "-".join(child)
+        for a, b in ((0, 1), (0, 2), (1, 2))
+        for child in product(*zip(parents[a], parents[b], strict=True))
+    }
+    children = [str(child) for child in evolution.ask(18)]
+    assert set(children) == mixes - set(LAYERS)  # 6 true mixes for each of 3 pairs
+    assert all(min(far(child, Architecture.parse(a)) for a in LAYERS[:3]) == 1 for child in evolution.ask(10))
+
+
+def test_children_are_uniform_over_the_unseen_neighbours() -> None:
+    parent = Architecture.parse("BS-B-BB")
+    rounds = 1500
+    firsts = []
+    for seed in range(rounds):
+        evolution = Evolution(SMALL, seed, population=1, parents=1, mutation=1.0)
+        evolution.tell([Trial(parent, 0, 0, 0.5, 0.0, 0)])
+        firsts += evolution.ask(1)
+    near = [architecture for architecture in SMALL if far(architecture, parent) == 1]
+    deviation = math.sqrt(rounds / len(near) * (1 - 1 / len(near)))
+    assert set(firsts) == set(near)
+    assert all(abs(firsts.count(a) - rounds / len(near)) < 4.5 * deviation for a in near)
+
+
+def test_a_tight_budget_leaves_children_near_their_parents() -> None:
+    evolution = Evolution(TIGHT, 0, population=50, parents=5)
+    evolution.tell([score(architecture) for architecture in evolution.ask(50)])
+    parents = [trial.architecture for trial in evolution._best]
+    children = evolution.ask(20)
+    assert all(child in TIGHT for child in children)
+    words = [{parent.stages[stage] for parent in parents} for stage in range(3)]
+    for child in children:
+        mixed = all(word in stage for word, stage in zip(child.stages, words, strict=True))
+        assert mixed or min(far(child, parent) for parent in parents) <= 2
+
+
+def test_the_population_comes_first() -> None:
+    """Until it is told of so many, evolution draws uniformly: no near relatives of the first."""
+    evolution = Evolution(SIX, 0, population=30)
+    asked = [a for _ in range(6) for a in search(evolution, 5)]
+    assert np.mean([min(far(a, b) for b in asked if b != a) for a in asked]) > 3
+
+
+def test_evolution_beats_random_on_interacting_cells() -> None:
+    interactions = Interactions(TIGHT)
+    gains = []
+    for seed in range(5):
+        scores = interactions.draw(seed)
+        evolution, uniform = (
+            best_so_far(searcher, scores, trials=300, batch=50)[-1]
+            for searcher in (Evolution(TIGHT, seed), RandomSearch(TIGHT, seed))
+        )
+        gains.append(evolution - uniform)
+    assert np.mean(gains) > 0.15  # standard deviations of the score; 0.42 on average over 20 seeds
