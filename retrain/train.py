@@ -121,10 +121,11 @@ def fit_to_data(arch: ArchFile, data: Data, adapt: bool) -> ArchFile:
     if fitted == arch.spec:
         return arch
     if not adapt:
-        here, there = arch.spec, fitted
+        here, there = (
+            f"{spec.classes} classes at {'x'.join(map(str, spec.image_size))} px" for spec in (arch.spec, fitted)
+        )
         raise ValueError(
-            f"arch.json is of {here.classes} classes at {here.image_size[0]}x{here.image_size[1]} px, the data "
-            f"{data.config.name} of {there.classes} at {there.image_size[0]}x{there.image_size[1]} px: name the data it "
-            "was searched on (data=... data.root=...), or say adapt=true to train it on these"
+            f"arch.json is of {here}, the data {data.config.name} of {there}: name the data it was searched on "
+            "(data=... data.root=...), or say adapt=true to train it on these"
         )
     return ArchFile(fitted, arch.architecture, arch.origin)

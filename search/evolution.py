@@ -91,7 +91,7 @@ class _Pool:
             last, drawn = len(self._left) - 1, int(rng.integers(len(self._left)))
             self._left[drawn], self._left[last] = self._left[last], self._left[drawn]
             child = self._left.pop()
-            if child in self._unseen:  # not taken from another pool meanwhile
+            if child not in self._unseen.taken:  # from another pool meanwhile
                 return child
         return None
 

@@ -192,7 +192,7 @@ def _write_results(
     name = space.spec.name
     draw_scores(history.frame(), folder / "scores.png", budget.flops, str(best.architecture), name, baseline.frame())
     draw_progress({settings.searcher: history.frame()}, folder / "progress.png")
-    draw_architecture(space.spec, best.architecture, folder / "architecture.png", f"{best.architecture} of {name}")
+    draw_architecture(space.spec, best.architecture, folder / "architecture.png", f"{name}: best within {budget}")
     print(
         f"best of {len(history):,} scored: {best.architecture}, {format_quantity(best.flops)} FLOPs, "
         f"{format_quantity(best.params)} parameters, inherited top-1 {best.top1:.4f}, loss {best.loss:.4f}"

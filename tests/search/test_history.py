@@ -50,16 +50,19 @@ def test_a_line_cut_short_is_dropped_and_mended(tmp_path: Path, cut: int) -> Non
     assert path.read_bytes() == whole
 
 
-def test_reading_leaves_the_file_alone(tmp_path: Path) -> None:
+def test_only_appending_touches_the_file(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     assert len(History(path)) == 0
     assert not path.exists()
     History(path, IDENTITY).append(TRIALS)
     with open(path, "a") as file:
-        file.write("4,B-")
+        file.write("4," + "B" * 100)  # longer than the line that will take its place
     before = path.read_bytes()
-    assert History(path).trials == TRIALS
+    history = History(path)
+    assert history.trials == TRIALS
     assert path.read_bytes() == before
+    history.append(TRIALS[:1])
+    assert History(path).trials == [*TRIALS, TRIALS[0]]
 
 
 def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

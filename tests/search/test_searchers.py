@@ -7,9 +7,10 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -134,13 +135,14 @@ def test_searches_do_not_depend_on_the_hash_seed() -> None:
 
 
 def test_random_search_is_uniform() -> None:
-    """Each member comes first equally often (within 4.5 standard deviations)."""
-    subspace = SMALL.space.within(Band(high=SMALL.space.cost(Architecture.parse("B-BB-B")).flops))
-    rounds, n = 2000, subspace.count
-    firsts = [str(RandomSearch(subspace, seed).ask(1)[0]) for seed in range(rounds)]
-    deviation = math.sqrt(rounds / n * (1 - 1 / n))
-    assert 3 < n < 50
-    assert all(abs(firsts.count(str(member)) - rounds / n) < 4.5 * deviation for member in subspace)
+    """Every ordered pair comes first equally often (within 4.5 standard deviations)."""
+    subspace = SMALL.space.within(Band(high=SMALL.space.cost(Architecture.parse("B-B-BS")).flops))
+    pairs = list(permutations(subspace, 2))
+    rounds = 100 * len(pairs)
+    firsts = Counter(tuple(RandomSearch(subspace, seed).ask(2)) for seed in range(rounds))
+    assert 10 < len(pairs) < 50
+    assert set(firsts) == set(pairs)
+    assert all(abs(times - 100) < 45 for times in firsts.values())
 
 
 @cache
@@ -180,6 +182,13 @@ def test_mutants_are_one_edit_from_the_best_of_all_time() -> None:
     evolution.tell(as_tried(map(str, better), [0.95]))
     best = [better[0], best[0]]
     assert all(min(far(child, parent) for parent in best) == 1 for child in evolution.ask(10))
+
+
+def test_failed_architectures_have_no_children() -> None:
+    evolution = Evolution(SIX, 0, population=5, parents=4, mutation=1.0)
+    evolution.tell(as_tried(LAYERS, [math.nan, 0.1, math.nan, math.nan, 0.2]))
+    parents = [Architecture.parse(LAYERS[1]), Architecture.parse(LAYERS[4])]
+    assert all(min(far(child, parent) for parent in parents) == 1 for child in evolution.ask(20))
 
 
 def test_crossover_takes_each_stage_from_one_of_two_parents() -> None:
