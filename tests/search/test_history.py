@@ -63,6 +63,7 @@ def test_only_appending_touches_the_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     history.append(TRIALS[:1])
     assert History(path).trials == [*TRIALS, TRIALS[0]]
+    assert path.read_bytes() == before[: before.rindex(b"\n") + 1] + b"4,B-B,100,10,0.5,1.25,0\n"
 
 
 def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
