@@ -247,9 +247,9 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 2 after a fault of the user, 130 when the user stopped it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # OpenMP threads that spin while they wait make a small network many times slower where cores are shared; torch
-    # reads this when it is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP threads spin long while they wait, which makes a small network many times slower as soon as it shares its
+    # cores with anything (benchmarks/openmp_spin.py); read when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         return _dispatch(words)
     except UsageError as error:

@@ -19,11 +19,12 @@ def _check_stage(stage: int, letters: str, allowed: str) -> None:
     """Raise ValueError, naming stage, cell and reason, unless a stage is a legal sequence of layers."""
     map_at_hand = False
     for cell, letter in enumerate(letters, start=1):
-        where = f"stage {stage}, cell {cell}"
         if letter not in allowed:
-            raise ValueError(f"{where}: unknown layer {letter!r}; use one of {', '.join(allowed)}")
+            raise ValueError(f"stage {stage}, cell {cell}: unknown layer {letter!r}; use one of {', '.join(allowed)}")
         if letter == SHARING and not map_at_hand:
-            raise ValueError(f"{where}: a sharing layer needs an earlier basic layer in its stage; make it basic")
+            raise ValueError(
+                f"stage {stage}, cell {cell}: a sharing layer needs an earlier basic layer in its stage; make it basic"
+            )
         map_at_hand = map_at_hand or letter == BASIC
     if not map_at_hand:
         raise ValueError(f"stage {stage}: has no layer; give it at least one basic layer")

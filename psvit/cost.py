@@ -147,8 +147,7 @@ class Band:
         return (self.low is None or amount >= self.low) and (self.high is None or amount <= self.high)
 
     def __str__(self) -> str:
-        if self.low is None:
-            return "any" if self.high is None else f"at most {format_quantity(self.high)}"
-        if self.high is None:
-            return f"at least {format_quantity(self.low)}"
-        return f"{format_quantity(self.low)} to {format_quantity(self.high)}"
+        low, high = (None if end is None else format_quantity(end, digits=6) for end in (self.low, self.high))
+        if low is None:
+            return "any" if high is None else f"at most {high}"
+        return f"at least {low}" if high is None else f"{low} to {high}"

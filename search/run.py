@@ -56,8 +56,8 @@ class SearchResult:
 def search(config: SearchRunConfig) -> SearchResult:
     """Search, or go on where the run folder stands.
 
-    Writes ``arch.json`` (the best), ``history.csv``, ``baseline.csv`` (random architectures of the winner's cost),
-    ``result.json`` and pictures.
+    Writes ``arch.json`` (the best), ``history.csv``, ``baseline_LAYERS.csv`` (random architectures of the winner's
+    cost), ``result.json`` and pictures. With a larger ``search.trials`` a finished search goes on.
 
     Raises:
         ValueError: no supernet, a budget that nothing meets, or a folder that holds another search.
@@ -135,7 +135,7 @@ def _score_baseline(
 ) -> History:
     """Random architectures of the winner's cost: what picking one blindly would have given."""
     equal = space.within(flops=Band(round(best.flops * (1 - EQUAL_COST)), round(best.flops * (1 + EQUAL_COST))))
-    baseline = History(folder / "baseline.csv", identity | {"equal_to": str(best.architecture)})
+    baseline = History(folder / f"baseline_{best.architecture}.csv", identity | {"equal_to": str(best.architecture)})
     searcher = RandomSearch(equal, seed_of(seed, "baseline"))
     searcher.tell([best])
     known = {trial.architecture: (trial.top1, trial.loss) for trial in history.trials}

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 KILLS = int(os.environ.get("PSVIT_KILLS", "2"))
-TRAINING = ["recipe.epochs=5", "recipe.batch_size=256", "recipe.checkpoint_every=1", "recipe.ema_decay=0.9"]
+TRAINING = ["recipe.epochs=3", "recipe.batch_size=256", "recipe.checkpoint_every=1", "recipe.ema_decay=0.9"]
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -63,12 +63,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-SEARCH = ["evolve", "--flops", "5M", "search.trials=200", "search.population=20", "search.baseline=20"]
-# command, its run folder, and whether a metrics file must be there
+SEARCH = ["evolve", "--flops", "5M", "search.trials=100", "search.population=20", "search.baseline=20"]
+# command, its run folder
 CASES = {
     "train-supernet": (["train-supernet", *TRAINING], "supernet"),
     "evolve": ([*SEARCH, "--supernet", "SUPERNET"], "evolve-5M"),
-    "retrain": (["retrain", "--arch", "ARCH", *TRAINING, "recipe.epochs=12"], "retrain"),
+    "retrain": (["retrain", "--arch", "ARCH", *TRAINING, "recipe.epochs=6"], "retrain"),
 }
 
 

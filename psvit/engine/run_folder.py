@@ -20,6 +20,7 @@ from psvit.files import write_text
 WITHOUT_EFFECT = (
     *("data.workers", "workers", "recipe.checkpoint_every", "device", "runs", "name", "out"),
     *("supernet", "arch", "data_root"),
+    "search.trials",  # a finished search goes on when it is asked for more
 )
 
 
