@@ -229,7 +229,7 @@ def test_a_budget_that_nothing_meets_is_refused_with_range_and_nearest() -> None
     with pytest.raises(ValueError, match="no architecture") as refusal:
         TINY_16.feasible(Band.parse("100M"))
     assert str(refusal.value) == (
-        "no architecture of 1d_tiny_16 meets FLOPs at most 100 M: the space reaches 358.9 M to 1.842 G FLOPs; "
+        "no architecture of 1d_tiny_16 meets FLOPs at most 100 M: the space reaches 358.923 M to 1.84205 G FLOPs; "
         "the nearest is B-B-B with 358,922,688 FLOPs and 4,288,168 parameters"
     )
     with pytest.raises(ValueError, match="no architecture") as refusal:
@@ -241,7 +241,7 @@ def test_a_budget_that_nothing_meets_is_refused_with_range_and_nearest() -> None
 def test_describe_prints_counts_and_reach(capsys: pytest.CaptureFixture[str]) -> None:
     describe(DescribeConfig(SpaceConfig.of(SPACES["1d_tiny_16"])))
     printed = capsys.readouterr().out
-    for fact in ("48,228,544", "250,047", "358.9 M to 1.842 G", "4.288 M to 20.38 M", "1000 classes"):
+    for fact in ("48,228,544", "250,047", "358.923 M to 1.84205 G", "4.28817 M to 20.3802 M", "1000 classes"):
         assert fact in printed
     assert "within" not in printed
     describe(DescribeConfig(SpaceConfig.of(SPACES["1d_tiny_16"]), flops="1.3G"))
