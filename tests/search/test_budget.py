@@ -50,7 +50,7 @@ def test_a_budget_that_nothing_meets_is_refused_in_one_line() -> None:
     assert "the nearest is B-B-B with 358,922,688 FLOPs and 4,288,168 parameters" in message
     assert "\n" not in message
     # each bound can be met, but not the two together
-    with pytest.raises(ValueError, match=r"4\.288 M to 20\.38 M parameters; the nearest is") as refusal:
+    with pytest.raises(ValueError, match=r"4\.28817 M to 20\.3802 M parameters; the nearest is") as refusal:
         Budget(Band.parse("400M"), Band.parse("15M..")).feasible(SPACE)
     assert "reaches 358.923 M to 1.84205 G FLOPs and " in str(refusal.value)
 

@@ -1,0 +1,91 @@
+"""retrain and evaluate from end to end on digits."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from psvit.arch import Architecture
+from psvit.archfile import ArchFile, load_arch, save_arch
+from psvit.data.config import DataConfig
+from psvit.data.data import open_data
+from psvit.engine.config import Recipe
+from psvit.model import PSViT
+from psvit.weights import load_weights, read_about
+from psvit.zoo import SPACES
+from retrain.config import EvaluateConfig, RetrainConfig
+from retrain.evaluate import evaluate
+from retrain.train import RetrainResult, retrain
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, quick: Recipe) -> RetrainConfig:
+    folder = tmp_path_factory.mktemp("retrain")
+    save_arch(folder / "arch.json", ArchFile(SPACES["2d_mini_4"], Architecture.parse("B-BS-B")))
+    recipe = replace(quick, epochs=8, batch_size=120, lr=3e-3, ema_decay=0.5)
+    return RetrainConfig(arch=str(folder / "arch.json"), out=str(folder / "run"), recipe=recipe)
+
+
+@pytest.fixture(scope="module")
+def made(config: RetrainConfig) -> RetrainResult:
+    return retrain(config)
+
+
+def test_it_learns_and_tells_what_it_did(made: RetrainResult, config: RetrainConfig) -> None:
+    assert made.top1 > 0.8
+    result = json.loads((made.folder / "result.json").read_text())
+    assert result["top1"] == made.top1
+    assert result["trained_on"] == "train+search"
+    assert result["test_images"] + result["images"] == 1797
+    assert load_arch(made.folder / "arch.json") == load_arch(Path(config.arch))
+    for picture in ("training.png", "predictions.png", "architecture.png"):
+        assert (made.folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_its_weights_give_its_top1_by_hand_and_by_evaluate(made: RetrainResult, config: RetrainConfig) -> None:
+    network = PSViT(SPACES["2d_mini_4"], Architecture.parse("B-BS-B")).eval()
+    load_weights(made.weights, network)
+    assert read_about(made.weights)["architecture"] == "B-BS-B"
+    ((images, labels),) = open_data(DataConfig()).eval_batches("test", (32, 32), 10_000)
+    with torch.no_grad():
+        by_hand = (network(images).argmax(1) == labels).double().mean().item()
+    assert made.top1 == pytest.approx(by_hand, abs=1e-12)
+    score = evaluate(EvaluateConfig(arch=config.arch, weights=str(made.weights), batch_size=100))
+    assert score.top1 == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_held_out_images_are_watched_only_on_demand(config: RetrainConfig, tmp_path: Path) -> None:
+    held = replace(config, out=str(tmp_path / "run"), hold_out=True, recipe=replace(config.recipe, epochs=1))
+    folder = retrain(held).folder
+    assert "search_top1" in (folder / "metrics.csv").read_text()
+    assert "search_top1" not in (Path(config.out) / "metrics.csv").read_text()
+    assert json.loads((folder / "result.json").read_text())["trained_on"] == "train"
+
+
+def test_data_that_does_not_fit_is_refused_or_adapted_to(config: RetrainConfig, tmp_path: Path) -> None:
+    spec = SPACES["2d_mini_4"].for_data(classes=3, image_size=(24, 24))
+    save_arch(tmp_path / "arch.json", ArchFile(spec, Architecture.parse("B-B-B")))
+    other = replace(
+        config, arch=str(tmp_path / "arch.json"), out=str(tmp_path / "run"), recipe=replace(config.recipe, epochs=1)
+    )
+    with pytest.raises(
+        ValueError, match=r"arch.json is of 3 classes at 24x24 px, the data digits of 10 classes at 32x32"
+    ):
+        retrain(other)
+    folder = retrain(replace(other, adapt=True)).folder
+    assert asdict(load_arch(folder / "arch.json").spec) == asdict(SPACES["2d_mini_4"])
+
+
+def test_faults_of_evaluate(config: RetrainConfig, made: RetrainResult, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(made.weights.read_bytes()[:-10])
+    save_arch(tmp_path / "arch.json", ArchFile(SPACES["2d_mini_4"], Architecture.parse("BB-BS-B")))
+    for arch, weights, message in (
+        (config.arch, cut, "not a whole safetensors file"),
+        (config.arch, tmp_path / "none", "no such weights file"),
+        (tmp_path / "arch.json", made.weights, "weights of another network: stages.0.1.*missing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate(EvaluateConfig(arch=str(arch), weights=str(weights)))
