@@ -107,3 +107,13 @@ def test_every_valid_choice_of_a_cell_is_drawn_equally_often() -> None:
 
 def test_paths_are_a_function_of_the_generator() -> None:
     assert draw(5, seed=7) == draw(5, seed=7) != draw(5, seed=8)
+
+
+def test_a_path_per_image_runs_in_bf16(net: Supernet) -> None:
+    """Rows of different precision must not meet where images part and join."""
+    images, paths = torch.randn(12, 3, 32, 32), draw(12, seed=4)
+    exact = net(images, paths)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = net(images, paths)
+    rounded.float().square().sum().backward()
+    torch.testing.assert_close(rounded.float(), exact, atol=0.05 * exact.abs().max().item(), rtol=0)
