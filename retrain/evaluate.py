@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import center_crop, resize
+from torchvision.transforms.v2.functional import pad, resize
 
 from psvit.archfile import ArchFile, load_arch
 from psvit.data.data import Data, open_data
@@ -71,7 +71,11 @@ def score_network(
 
 
 def _thumbnail(image: Tensor) -> npt.NDArray[np.uint8]:
-    """The middle square of an image, uint8 (3, height, width) -> (96, 96, 3)."""
-    square = center_crop(image, [min(image.shape[-2:])] * 2)
-    thumbnail: npt.NDArray[np.uint8] = resize(square, [96, 96], antialias=True).permute(1, 2, 0).numpy()
+    """A whole image on a white square, uint8 (3, height, width) -> (96, 96, 3)."""
+    height, width = image.shape[-2:]
+    scale = 96 / max(height, width)
+    small = resize(image, [max(1, round(height * scale)), max(1, round(width * scale))], antialias=True)
+    left, top = (96 - small.shape[2]) // 2, (96 - small.shape[1]) // 2
+    square = pad(small, [left, top, 96 - small.shape[2] - left, 96 - small.shape[1] - top], fill=255)
+    thumbnail: npt.NDArray[np.uint8] = square.permute(1, 2, 0).numpy()
     return thumbnail
