@@ -29,8 +29,8 @@ demo: .venv/installed
 	@echo "==> results: runs/demo-$(FLOPS)-seed$(SEED)/report.md and the files that it names"
 
 test: .venv/installed
-	@echo "==> pytest"
-	$(BIN)/python -m pytest
+	@echo "==> pytest, on all cores"
+	$(BIN)/python -m pytest -n auto --maxprocesses 8
 
 check: .venv/installed
 	@echo "==> ruff: faults and format"

@@ -197,7 +197,8 @@ def test_every_micro_batch_is_mixed_in_its_own_proportion(digits: Data) -> None:
 
 def test_signals_to_the_runs_process_group_do_not_reach_its_workers() -> None:
     batches = open_data(DataConfig(workers=2)).eval_batches("test", SIZE, 8)
-    next(batches)
+    for _ in range(3):  # of two workers in turn: then both have begun
+        next(batches)
     workers = multiprocessing.active_children()
     assert len(workers) == 2
     assert os.getpgrp() not in {os.getpgid(worker.pid) for worker in workers}
