@@ -247,8 +247,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 2 after a fault of the user, 130 when the user stopped it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # OpenMP threads spin long while they wait, which makes a small network many times slower as soon as it shares its
-    # cores with anything (benchmarks/openmp_spin.py); read when torch is imported.
+    # OpenMP threads spin long while they wait, which slows a small network down as soon as it shares its cores with
+    # anything (benchmarks/openmp_spin.py); read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         return _dispatch(words)
