@@ -114,6 +114,7 @@ def test_features_head_and_new_classifiers() -> None:
     torch.testing.assert_close(network(images), network.head(tokens.mean(dim=1)))
     network.reset_classifier(3)
     assert network(images).shape == (2, 3)
+    assert network.get_classifier().out_features == 3
     network.reset_classifier(0)
     torch.testing.assert_close(network(images), tokens.mean(dim=1))
 
