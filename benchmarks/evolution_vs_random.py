@@ -60,7 +60,7 @@ def best_so_far(
     """The best score after each scored architecture, shape (trials,) or fewer when the budget is exhausted."""
     scores: list[float] = []
     while len(scores) < trials and (asked := searcher.ask(min(batch, trials - len(scores)))):
-        told = [Trial(architecture, 0, 0, score[architecture], 0.0, 0) for architecture in asked]
+        told = [Trial(architecture, 0, 0, score[architecture], 0.0, 10, 0) for architecture in asked]
         searcher.tell(told)
         scores += [trial.top1 for trial in told]
     return np.maximum.accumulate(scores)

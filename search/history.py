@@ -16,7 +16,7 @@ from psvit.arch import Architecture
 from psvit.engine.run_folder import differences
 from psvit.files import write_text
 
-COLUMNS = ("number", "layers", "flops", "params", "top1", "loss", "generation")
+COLUMNS = ("number", "layers", "flops", "params", "top1", "loss", "images", "generation")
 _HEADER = ",".join(COLUMNS) + "\n"
 
 
@@ -29,6 +29,7 @@ class Trial:
         params: number of parameters.
         top1: share of the search split that it classifies correctly, 0 to 1; NaN when it could not be scored.
         loss: mean cross-entropy on the search split.
+        images: how many images of the search split it was scored on.
         generation: the batch of the search that it was scored in, from 0.
     """
 
@@ -37,6 +38,7 @@ class Trial:
     params: int
     top1: float
     loss: float
+    images: int
     generation: int
 
     @property
@@ -55,7 +57,8 @@ class Trial:
 
     def row(self, number: int) -> dict[str, Any]:
         """Its row in the table of all trials, whose numbers start at 1."""
-        values = (number, str(self.architecture), self.flops, self.params, self.top1, self.loss, self.generation)
+        costs = (self.flops, self.params)
+        values = (number, str(self.architecture), *costs, self.top1, self.loss, self.images, self.generation)
         return dict(zip(COLUMNS, values, strict=True))
 
 
@@ -134,10 +137,9 @@ class History:
             raise ValueError(f"{self.path} is no search history; use another name= or out=, or move it away")
         for number, line in enumerate(lines, start=1):
             try:
-                index, layers, flops, params, top1, loss, generation = line.rstrip("\n").split(",")
-                trial = Trial(
-                    Architecture.parse(layers), int(flops), int(params), float(top1), float(loss), int(generation)
-                )
+                index, layers, flops, params, top1, loss, images, generation = line.rstrip("\n").split(",")
+                architecture, costs = Architecture.parse(layers), (int(flops), int(params))
+                trial = Trial(architecture, *costs, float(top1), float(loss), int(images), int(generation))
                 if int(index) != number:
                     raise ValueError(f"number {index} stands where {number} should")
             except ValueError as error:

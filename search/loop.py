@@ -17,6 +17,7 @@ def run_search(
     score: Callable[[list[Architecture]], Sequence[tuple[float, float]]],
     space: SearchSpace,
     history: History,
+    images: int,
     trials: int,
     batch: int,
     chunk: int = 10,
@@ -28,6 +29,7 @@ def run_search(
 
     Args:
         score: gives (top-1, loss) of each architecture.
+        images: how many images it scores them on.
         chunk: architectures that are scored and recorded at a time; what a killed run loses at most.
 
     Raises:
@@ -48,7 +50,7 @@ def run_search(
                 costs = [space.cost(architecture) for architecture in part]
                 history.append(
                     [
-                        Trial(architecture, cost.flops, cost.params, float(top1), float(loss), generation)
+                        Trial(architecture, cost.flops, cost.params, float(top1), float(loss), images, generation)
                         for architecture, cost, (top1, loss) in zip(part, costs, score(part), strict=True)
                     ]
                 )

@@ -99,7 +99,7 @@ def search(config: SearchRunConfig) -> SearchResult:
             run.path / "history.csv", identity | {"budget": budget.to_json(), "searcher": settings.searcher}
         )
         searcher = make_searcher(settings, allowed, config.seed)
-        run_search(searcher, score, space, history, settings.trials, settings.population)
+        run_search(searcher, score, space, history, data.size("search"), settings.trials, settings.population)
         best = history.best()
         if best is None:
             raise ValueError(f"none of {len(history)} architectures has a finite score; train the supernet anew")
@@ -145,7 +145,7 @@ def _score_baseline(
         known.update(zip(unknown, score(unknown) if unknown else [], strict=True))
         return [known[architecture] for architecture in architectures]
 
-    run_search(searcher, score_unknown, space, baseline, settings.baseline, settings.population)
+    run_search(searcher, score_unknown, space, baseline, best.images, settings.baseline, settings.population)
     return baseline
 
 

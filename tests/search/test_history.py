@@ -20,7 +20,7 @@ IDENTITY: dict[str, Any] = {"supernet": "ab12", "seed": 0, "budget": {"flops": [
 
 
 def trial(layers: str, top1: float, loss: float = 1.0, flops: int = 100) -> Trial:
-    return Trial(Architecture.parse(layers), flops, 10, top1, loss, 0)
+    return Trial(Architecture.parse(layers), flops, 10, top1, loss, 100, 0)
 
 
 TRIALS = [trial("B-B", 0.5, 1.25), trial("BS-B", 0.1 + 0.2, 1 / 3), trial("BB-BSB", 1.0, 5e-324)]
@@ -29,7 +29,7 @@ TRIALS = [trial("B-B", 0.5, 1.25), trial("BS-B", 0.1 + 0.2, 1 / 3), trial("BB-BS
 def test_floats_survive_exactly(tmp_path: Path) -> None:
     rng = random.Random(0)
     floats = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, 0.0, math.inf, *(rng.random() for _ in range(100))]
-    trials = [Trial(Architecture.parse("B-BS"), 2**60 + 1, 3, value, -value, i) for i, value in enumerate(floats)]
+    trials = [Trial(Architecture.parse("B-BS"), 2**60 + 1, 3, value, -value, 7, i) for i, value in enumerate(floats)]
     history = History(tmp_path / "history.csv")
     history.append(trials[:50])
     history.append(trials[50:])
@@ -63,7 +63,7 @@ def test_only_appending_touches_the_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     history.append(TRIALS[:1])
     assert History(path).trials == [*TRIALS, TRIALS[0]]
-    assert path.read_bytes() == before[: before.rindex(b"\n") + 1] + b"4,B-B,100,10,0.5,1.25,0\n"
+    assert path.read_bytes() == before[: before.rindex(b"\n") + 1] + b"4,B-B,100,10,0.5,1.25,100,0\n"
 
 
 def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

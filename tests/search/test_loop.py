@@ -54,7 +54,7 @@ class Scorer:
 
 def search(make: Make, folder: Path, scorer: Scorer, trials: int = 55) -> History:
     history = History(folder / "history.csv", IDENTITY)
-    run_search(make(), scorer, SPACE, history, trials, batch=20, chunk=7)
+    run_search(make(), scorer, SPACE, history, 9, trials, batch=20, chunk=7)
     return history
 
 
@@ -131,7 +131,7 @@ def test_scores_reach_the_searcher(tmp_path: Path) -> None:
 
     searcher = Recorder(ALLOWED, 0)
     history = History(tmp_path / "history.csv")
-    run_search(searcher, Scorer(), SPACE, history, trials=30, batch=20)
+    run_search(searcher, Scorer(), SPACE, history, 9, trials=30, batch=20)
     assert searcher.told == history.trials
 
 

@@ -37,7 +37,7 @@ Make = Callable[[Subspace, int], Searcher]
 def score(architecture: Architecture) -> Trial:
     """A rugged score that any process computes alike; about one in twenty fails."""
     chance = hashlib.sha256(str(architecture).encode()).digest()[0] / 255
-    return Trial(architecture, 0, 0, math.nan if chance < 0.05 else chance, 0.0, 0)
+    return Trial(architecture, 0, 0, math.nan if chance < 0.05 else chance, 0.0, 10, 0)
 
 
 def search(searcher: Searcher, *sizes: int) -> list[Architecture]:
@@ -50,7 +50,7 @@ def search(searcher: Searcher, *sizes: int) -> list[Architecture]:
 
 
 def as_tried(layers: Iterable[str], top1: Sequence[float]) -> list[Trial]:
-    return [Trial(Architecture.parse(a), 0, 0, b, 0.0, 0) for a, b in zip(layers, top1, strict=True)]
+    return [Trial(Architecture.parse(a), 0, 0, b, 0.0, 10, 0) for a, b in zip(layers, top1, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ class TestEverySearcher:
     def test_survives_scores_that_are_no_numbers(self, make: Make) -> None:
         searcher = make(CHEAP, 0)
         for _ in range(3):
-            searcher.tell([Trial(a, 0, 0, math.nan, math.nan, 0) for a in searcher.ask(10)])
+            searcher.tell([Trial(a, 0, 0, math.nan, math.nan, 10, 0) for a in searcher.ask(10)])
         assert len(searcher.ask(10)) == 10
 
 
@@ -211,7 +211,7 @@ def test_children_are_uniform_over_the_unseen_neighbours() -> None:
     firsts = []
     for seed in range(rounds):
         evolution = Evolution(SMALL, seed, population=1, parents=1, mutation=1.0)
-        evolution.tell([Trial(parent, 0, 0, 0.5, 0.0, 0)])
+        evolution.tell([Trial(parent, 0, 0, 0.5, 0.0, 10, 0)])
         firsts += evolution.ask(1)
     near = [architecture for architecture in SMALL if far(architecture, parent) == 1]
     deviation = math.sqrt(rounds / len(near) * (1 - 1 / len(near)))
