@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -70,16 +71,35 @@ def run_all(config: RunAllConfig) -> Path:
 
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError(
-            "run works in one process; use torchrun for train-supernet and retrain, and start evolve without it"
+            "run works in one process; use torchrun for train-supernet, a search and retrain, one after the other"
         )
     train_supernet(supernet_config(config))
+    config = choose_searcher(config)
     found = search(search_config(config))
+    assert found is not None, "one process has no followers"
     made = retrain(retrain_config(config, found.arch))
     path = Path(config.out) / "report.md"
     write_text(path, report(config, found, made))
     print("\n" + "\n".join(f"{key:<12}{text}" for key, text in _facts(config, found, made).items()))
     print(f"\nwrote {path}")
     return path
+
+
+def choose_searcher(config: RunAllConfig) -> RunAllConfig:
+    """With ``search=auto``, the settings with the searcher that was chosen; the choice is kept in ``searcher.json``."""
+    if config.search.searcher != "auto":
+        return config
+    from search.auto import choose
+
+    path = Path(config.out) / "searcher.json"
+    budget = asdict(config.search.budget)
+    chosen = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if chosen.get("budget") != budget:
+        choice = choose(search_config(config), config.search.auto_minutes)
+        chosen = {"budget": budget, "searcher": choice.searcher, "why": choice.why}
+        write_text(path, json.dumps(chosen, indent=2) + "\n")
+    print(f"search=auto: {chosen['why']}: {chosen['searcher']}")
+    return replace(config, search=replace(config.search, searcher=chosen["searcher"]))
 
 
 def _shared(config: RunAllConfig, folder: str) -> dict[str, Any]:
@@ -109,7 +129,7 @@ def search_config(config: RunAllConfig) -> SearchRunConfig:
     """The settings of the second part."""
     budget = config.search.budget
     return SearchRunConfig(
-        **_shared(config, search_folder(_searcher(config), budget.flops, budget.params, config.seed)),
+        **_shared(config, search_folder(_searcher(config), budget.flops, budget.params, config.seed, budget.latency)),
         supernet=str(Path(config.out) / "supernet"),
         data_root=config.data.root,
         workers=config.data.workers,

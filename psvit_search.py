@@ -71,6 +71,12 @@ class Command:
 _BUDGET = "at most 1.3G, or a band as 1.2G..1.3G"
 _FLOPS = Flag("--flops", "search.budget.flops", "X", f"multiply-adds an image: {_BUDGET}")
 _PARAMS = Flag("--params", "search.budget.params", "X", "parameters: at most 16M, or a band as 15M..16M")
+_LATENCY = Flag(
+    "--latency",
+    "search.budget.latency",
+    "X",
+    "time of a forward pass on this machine: at most 2ms, or a band as 1ms..2ms",
+)
 _SUPERNET = Flag("--supernet", "supernet", "RUN", "run folder of train-supernet")
 _ARCH = Flag("--arch", "arch", "FILE", "the architecture, an arch.json")
 _WEIGHTS = Flag("--weights", "weights", "FILE", "its trained weights, a model.safetensors")
@@ -102,20 +108,37 @@ SETTINGS = {
     "paths": "draw one path through the supernet an image, or one a batch",
     "watch": "architectures that are scored after each epoch, to watch progress",
     "search": "how to search; choices:",
+    "search.auto_minutes": "auto scores all architectures if that is predicted to end within so many minutes",
+    "search.race": "drop architectures early that can no longer be among the best",
+    "search.race_keep": "how many best are raced for",
+    "search.confidence": "probability, at least, that none of these is dropped",
+    "search.precision": "fp32, bf16, fp16, or auto: bf16 on a GPU, fp32 on a CPU",
+    "search.memory": "what scoring may use, such as 8G; null: what is free",
     "search.trials": "architectures to score",
     "search.population": "architectures a generation",
     "search.placements": "score on this many random placements in the cells; 0: the first cells",
     "search.baseline": "random architectures of equal cost that the winner is compared with",
+    "archs": "architectures to train alone",
+    "cost": "spread: draw over all costs of the budget; equal: from all within 2 % of --flops",
+    "jobs": "networks trained at once; 0: one a core, or what a GPU's memory holds",
     "data_root": "where the supernet's images lie now, if they moved",
     "workers": "processes that load images",
     "hold_out": "keep the search split out of training",
     "adapt": "take classes and image size from the data where arch.json differs",
     "batch_size": "images a forward pass",
+    "batch": "images a forward pass",
+    "precision": "fp32, bf16, fp16, or auto: bf16 on a GPU, fp32 on a CPU",
+    "repeats": "timed forward passes of each network; the median counts",
+    "table": "the latency.json that --latency is meant by; null is the one in RUN, or beside it",
+    "top": "how many to show",
+    "search.latency.table": "a latency.json; null measures one on this machine for the run",
+    "search.latency.batch": "images a forward pass, for a budget of latency",
     "seed": "of weights, data order, augmentation, paths and search",
     "device": "auto, cpu, cuda or cuda:1",
 }
 
-_SEARCH_SETTINGS = "search.trials search.population search.placements search.baseline"
+_SCORING_SETTINGS = "search.precision search.memory search.latency.table search.latency.batch"
+_SEARCH_SETTINGS = f"search.trials search.population search.placements search.baseline {_SCORING_SETTINGS}"
 _TRAIN_SETTINGS = "recipe recipe.epochs recipe.batch_size recipe.lr recipe.precision"
 
 COMMANDS = {
@@ -128,8 +151,8 @@ COMMANDS = {
             "scratch, and writes report.md. Started again, it goes on where it was.",
             task="pipeline:run_all",
             schema="pipeline:RunAllConfig",
-            flags=(_FLOPS, _PARAMS, _NAME, _OUT),
-            settings="space data data.root recipe@supernet.recipe supernet.recipe.epochs "
+            flags=(_FLOPS, _PARAMS, _LATENCY, _NAME, _OUT),
+            settings="space data data.root recipe@supernet.recipe supernet.recipe.epochs search search.auto_minutes "
             f"{_SEARCH_SETTINGS} recipe@retrain.recipe retrain.recipe.epochs experiment seed device",
             examples={
                 "handwritten digits, a few minutes on two CPU cores": "psvit-search run --flops 5M",
@@ -160,10 +183,11 @@ COMMANDS = {
             "of its training, and breeds from the best. Writes arch.json (the best), history.csv and pictures.",
             task="search.run:search",
             schema="search.config:SearchRunConfig",
-            flags=(_FLOPS, _PARAMS, _SUPERNET, _NAME, _OUT),
+            flags=(_FLOPS, _PARAMS, _LATENCY, _SUPERNET, _NAME, _OUT),
             settings=f"{_SEARCH_SETTINGS} data_root workers seed device",
             examples={
                 "after train-supernet": "psvit-search evolve --flops 5M",
+                "what takes at most 2 ms an image on this machine": "psvit-search evolve --latency 2ms",
                 "three searches, of seeds 1, 2 and 3": "psvit-search evolve --flops 5M -m seed=1,2,3",
             },
         ),
@@ -174,9 +198,72 @@ COMMANDS = {
             "inherit from a trained supernet. Writes what evolve writes.",
             task="search.run:search",
             schema="search.config:SearchRunConfig",
-            flags=(_FLOPS, _PARAMS, _SUPERNET, _NAME, _OUT),
+            flags=(_FLOPS, _PARAMS, _LATENCY, _SUPERNET, _NAME, _OUT),
             settings=f"{_SEARCH_SETTINGS} data_root workers seed device",
             examples={"after train-supernet": "psvit-search random --flops 4M..5M"},
+        ),
+        Command(
+            name="exhaustive",
+            summary="score every architecture within a budget: nothing that the supernet knows is better",
+            about="Scores all architectures within a budget by the weights that they inherit from a trained supernet; "
+            "what their paths have in common is computed once. Writes what evolve writes. With search.race=true all "
+            "are scored on a few images first, and those that can no longer be among the best are dropped.",
+            task="search.run:search",
+            schema="search.config:SearchRunConfig",
+            flags=(
+                _FLOPS,
+                _PARAMS,
+                _LATENCY,
+                Flag("--images", "search.images", "N", "score on N images of the search split, stratified"),
+                _SUPERNET,
+                _NAME,
+                _OUT,
+            ),
+            settings="search.race search.race_keep search.confidence search.placements search.baseline "
+            f"{_SCORING_SETTINGS} data_root workers seed device",
+            examples={
+                "after train-supernet": "psvit-search exhaustive --flops 5M",
+                "on 8 GPUs, racing": "torchrun --no-python --nproc-per-node 8 psvit-search exhaustive --flops 1.3G "
+                "--name in1k search.race=true workers=8",
+            },
+        ),
+        Command(
+            name="nsga2",
+            summary="find the front of score against cost, for many budgets at once, by NSGA-II",
+            about="Evolves architectures that no other one beats in both score and FLOPs (with --latency: score and "
+            "latency), so that one search serves all budgets below its own; psvit-search pick then answers each of "
+            "them. Writes what evolve writes.",
+            task="search.run:search",
+            schema="search.config:SearchRunConfig",
+            flags=(_FLOPS, _PARAMS, _LATENCY, _SUPERNET, _NAME, _OUT),
+            settings=f"{_SEARCH_SETTINGS} data_root workers seed device",
+            examples={"all of a space": "psvit-search nsga2", "up to 5 M": "psvit-search nsga2 --flops 5M"},
+        ),
+        Command(
+            name="pick",
+            summary="the best within any later budget, from what was scored",
+            about="Answers a budget from what searches of one supernet have scored, without scoring anything: the "
+            "best, with 95 % intervals of their top-1, and how many of all architectures within the budget were "
+            "scored. RUN is a search, or a project, whose searches are put together.",
+            task="search.pick:pick",
+            schema="search.config:PickConfig",
+            flags=(
+                replace(_FLOPS, key="budget.flops"),
+                replace(_PARAMS, key="budget.params"),
+                replace(_LATENCY, key="budget.latency"),
+                Flag("--top", "top", "N", "how many to show"),
+                _NAME,
+                replace(_SAVE, help="write the best as an arch.json, too"),
+                _JSON,
+            ),
+            settings="top table",
+            examples={
+                "from all searches of the project": "psvit-search pick --flops 4M --params 500K",
+                "from one of them, to be retrained": "psvit-search pick runs/default/evolve-5M --flops 4.5M "
+                "--save arch.json",
+            },
+            argument=Flag("RUN", "run", "RUN", "run folder of a search, or folder of a project"),
+            makes_folder=False,
         ),
         Command(
             name="retrain",
@@ -203,6 +290,64 @@ COMMANDS = {
             examples={
                 "test top-1 of a retrained network": "psvit-search evaluate --arch runs/default/evolve-5M/arch.json "
                 "--weights runs/default/retrain/model.safetensors",
+            },
+            makes_folder=False,
+        ),
+        Command(
+            name="rank",
+            summary="do inherited scores predict networks trained alone?",
+            about="Draws architectures, scores them with the weights that they inherit from a trained supernet, trains "
+            "each alone from scratch on the same images, and compares the two orders: Kendall's tau, Spearman's rho, "
+            "and what picking by inherited score costs, with intervals. Writes rank.csv, rank.json and rank.png. The "
+            "recipe is that of digits unless another one is named.",
+            task="search.rank:rank",
+            schema="search.config:RankConfig",
+            flags=(
+                Flag("--archs", "archs", "N", "architectures to train"),
+                Flag("--epochs", "recipe.epochs", "E", "epochs of each training"),
+                replace(_FLOPS, key="flops"),
+                replace(_PARAMS, key="params"),
+                _SUPERNET,
+                _NAME,
+                _OUT,
+            ),
+            settings="archs cost jobs recipe.epochs recipe.batch_size recipe.lr recipe.precision data_root workers seed "
+            "device",
+            examples={
+                "16 architectures, over all costs": "psvit-search rank --archs 16",
+                "of one cost, with a supernet of your own images": "psvit-search rank --name mine --flops 5M "
+                "cost=equal recipe=retrain/imagefolder",
+            },
+        ),
+        Command(
+            name="report",
+            summary="a search as one HTML page",
+            about="Writes report.html into the run folder of a search: budget, space, front, winner, the best 20, how "
+            "sure their scores are, and what repeats the search. The page holds its pictures and opens without "
+            "network. Without RUN it takes the only search of the project.",
+            task="search.report:report_search",
+            schema="search.config:ReportConfig",
+            flags=(_NAME,),
+            examples={
+                "the only search of the project": "psvit-search report",
+                "one of several": "psvit-search report runs/default/evolve-5M",
+            },
+            argument=Flag("RUN", "run", "RUN", "run folder of a search"),
+            makes_folder=False,
+        ),
+        Command(
+            name="latency",
+            summary="how long the networks of a space take on this machine, layer by layer",
+            about="Measures the time of a forward pass, so that a search can take a budget as --latency 2ms: so much a "
+            "basic and so much a sharing layer of each stage, and a fixed part. Says how well their sum predicts random "
+            "networks. Writes latency.json.",
+            task="search.measure:measure_latency",
+            schema="search.config:MeasureConfig",
+            flags=(_SUPERNET, _NAME, replace(_SAVE, help="where the table goes")),
+            settings="space batch precision repeats device",
+            examples={
+                "the networks of the project's supernet": "psvit-search latency",
+                "a named space, 8 images at once": "psvit-search latency space=1d_tiny_16 batch=8 --save tiny.json",
             },
             makes_folder=False,
         ),
@@ -449,9 +594,9 @@ def _register(command: Command) -> type[Any]:
     return schema
 
 
-def search_folder(searcher: str, flops: str | None, params: str | None, seed: int) -> str:
-    """Name of a search's folder, ``evolve-1.3G-16Mparams-seed1``: what two searches of a supernet differ in most."""
-    parts = [searcher, flops, params and f"{params}params", f"seed{seed}" if seed else None]
+def search_folder(searcher: str, flops: str | None, params: str | None, seed: int, latency: str | None = None) -> str:
+    """Name of a search's folder, ``evolve-1.3G-16Mparams-2ms-seed1``: what two searches of a supernet differ in most."""
+    parts = [searcher, flops, params and f"{params}params", latency, f"seed{seed}" if seed else None]
     return "-".join(re.sub(r"[^\w.+-]+", "", part) for part in parts if part)
 
 

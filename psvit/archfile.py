@@ -88,7 +88,7 @@ def load_arch(path: Path) -> ArchFile:
 
 def _parse(document: Any) -> ArchFile:
     known = {"format", "version", "network", "stages", "flops", "params", "origin"}
-    _require_object(document, "$", known, required=known - {"origin"})
+    require_object(document, "$", known, required=known - {"origin"})
     if document["format"] != FORMAT:
         raise ValueError(f'$.format: is {document["format"]!r}; an architecture file has "{FORMAT}"')
     if document["version"] != VERSION or isinstance(document["version"], bool):
@@ -99,14 +99,14 @@ def _parse(document: Any) -> ArchFile:
         raise ValueError(f"$.stages: has {len(architecture.stages)} stages, but $.network has {spec.stages} widths")
     cost = network_cost(spec, architecture)
     for key, counted in (("flops", cost.flops), ("params", cost.params)):
-        _require(document[key], int, f"$.{key}")
+        require(document[key], int, f"$.{key}")
         if document[key] != counted:
             raise ValueError(f"$.{key}: is {document[key]}, but the network has {counted}")
     origin = document.get("origin")
     if origin is not None:
-        _require_object(origin, "$.origin", set(_ORIGIN), required=set())
+        require_object(origin, "$.origin", set(_ORIGIN), required=set())
         for key, value in origin.items():
-            _require(value, _ORIGIN[key], f"$.origin.{key}")
+            require(value, _ORIGIN[key], f"$.origin.{key}")
         if "path" in origin:
             _check_path(origin["path"], architecture)
     return ArchFile(spec, architecture, origin)
@@ -119,17 +119,17 @@ def parse_network(value: Any) -> NetworkSpec:
         ValueError: an unknown key, a wrong type or dimensions that do not fit; with the path below ``$.network``.
     """
     types = {field.name: field.type for field in fields(NetworkSpec)}
-    _require_object(value, "$.network", set(types), required=set())
+    require_object(value, "$.network", set(types), required=set())
     for key, item in value.items():
         where = f"$.network.{key}"
         if types[key] == "str":
-            _require(item, str, where)
+            require(item, str, where)
         elif types[key] == "int":
-            _require(item, int, where)
+            require(item, int, where)
         else:
-            _require(item, list, where)
+            require(item, list, where)
             for position, entry in enumerate(item):
-                _require(entry, int, f"{where}[{position}]")
+                require(entry, int, f"{where}[{position}]")
     given: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
     name = given.get("name", "")
     if name in SPACES or name in NETWORKS:
@@ -144,14 +144,14 @@ def parse_network(value: Any) -> NetworkSpec:
 
 
 def _parse_stages(value: Any) -> Architecture:
-    _require(value, list, "$.stages")
+    require(value, list, "$.stages")
     words = []
     for stage, layers in enumerate(value):
-        _require(layers, list, f"$.stages[{stage}]")
+        require(layers, list, f"$.stages[{stage}]")
         word = ""
         for cell, layer in enumerate(layers):
             where = f"$.stages[{stage}][{cell}]"
-            _require(layer, str, where)
+            require(layer, str, where)
             if layer not in (LAYER_NAMES[BASIC], LAYER_NAMES[SHARING]):
                 raise ValueError(f"{where}: unknown layer {layer!r}; use basic or sharing")
             word += LAYER_LETTERS[layer]
@@ -171,14 +171,16 @@ def _check_path(text: str, architecture: Architecture) -> None:
         raise ValueError(f"$.origin.path: is {text}, which is another architecture than $.stages")
 
 
-def _require(value: Any, kind: type, where: str) -> None:
+def require(value: Any, kind: type, where: str) -> None:
+    """Refuse a value of another type than int, str, list or dict, by its JSON path."""
     if not isinstance(value, kind) or isinstance(value, bool):
         names = {int: "a whole number", str: "a text", list: "a list", dict: "an object"}
         raise ValueError(f"{where}: is {value!r}; it must be {names[kind]}")
 
 
-def _require_object(value: Any, where: str, known: set[str], required: set[str]) -> None:
-    _require(value, dict, where)
+def require_object(value: Any, where: str, known: set[str], required: set[str]) -> None:
+    """Refuse what is no object, or has unknown keys or lacks required ones, by its JSON path."""
+    require(value, dict, where)
     unknown = sorted(value.keys() - known)
     if unknown:
         raise ValueError(f"{where}.{unknown[0]}: unknown key; known are {', '.join(sorted(known))}")

@@ -33,6 +33,26 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         beside.unlink(missing_ok=True)
 
 
+def append_bytes(path: Path, content: bytes, at: int) -> None:
+    """Make ``content`` the end of a file, from byte ``at`` on, and flush it to the disk; what was behind is cut off.
+
+    Raises:
+        ValueError: the disk is full or not writable; what was before ``at`` is kept.
+    """
+    try:
+        with open(path, "r+b" if path.exists() else "w+b") as file:
+            file.truncate(at)
+            file.seek(at)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ValueError(
+            f"cannot write {path}: {error.strerror}; what was recorded before is kept. Free some space and start again "
+            "to go on"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file whole or not at all."""
     write_atomically(path, lambda file: file.write(text.encode()))

@@ -1,36 +1,67 @@
-"""What is allowed: FLOPs and parameters."""
+"""What is allowed: FLOPs, parameters and latency."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from psvit.cost import Band
+from psvit.cost import Band, parse_duration
 from search.config import BudgetConfig
-from supernet.space import ANY, SearchSpace, Subspace, budget_text
+from search.latency import LatencyTable
+from supernet.space import ANY, Limit, SearchSpace, Subspace, budget_text
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A band of FLOPs (multiply-adds an image) and one of parameters; an architecture must meet both."""
+    """Bands of FLOPs (multiply-adds an image), parameters and latency; an architecture must meet all.
+
+    Attributes:
+        latency: nanoseconds a forward pass.
+        table: what they mean; None when there is no budget of latency.
+    """
 
     flops: Band = ANY
     params: Band = ANY
+    latency: Band = ANY
+    table: LatencyTable | None = None
 
     @classmethod
-    def parse(cls, config: BudgetConfig) -> Budget:
-        """The budget as it is written in a configuration.
+    def parse(cls, config: BudgetConfig, table: LatencyTable | None = None) -> Budget:
+        """The budget as it is written in a configuration; a table matters only to a budget of latency.
 
         Raises:
-            ValueError: an amount that cannot be read, or a band that is upside down.
+            ValueError: an amount that cannot be read, a band that is upside down, or a latency without a table.
         """
-        return cls(Band.parse(config.flops), Band.parse(config.params))
+        latency = Band.parse(config.latency, parse_duration)
+        if latency == ANY:
+            table = None
+        elif table is None:
+            raise ValueError(
+                "a budget of latency needs a table of latencies; measure one by psvit-search latency, and give it as "
+                "search.latency.table=..."
+            )
+        return cls(Band.parse(config.flops), Band.parse(config.params), latency, table)
 
     def __str__(self) -> str:
-        return budget_text(self.flops, self.params)
+        return budget_text(self.flops, self.params, *self._further)
 
-    def to_json(self) -> dict[str, list[int | None]]:
-        """Lowest and highest amounts, exactly; None where an end is open."""
-        return {"flops": [self.flops.low, self.flops.high], "params": [self.params.low, self.params.high]}
+    @property
+    def _further(self) -> list[Limit]:
+        return [Limit(self.table.cost, self.latency)] if self.table else []
+
+    def to_json(self) -> dict[str, Any]:
+        """Lowest and highest amounts, exactly; None where an end is open. A latency comes with what it means."""
+        bands: dict[str, Any] = {
+            "flops": [self.flops.low, self.flops.high],
+            "params": [self.params.low, self.params.high],
+        }
+        if self.table:
+            bands |= {"latency": [self.latency.low, self.latency.high], "latency_table": self.table.to_json()}
+        return bands
+
+    def within(self, space: SearchSpace) -> Subspace:
+        """The architectures of a space that meet the budget; may be empty."""
+        return space.within(self.flops, self.params, *self._further)
 
     def feasible(self, space: SearchSpace) -> Subspace:
         """The architectures of a space that meet the budget, one at least.
@@ -38,14 +69,19 @@ class Budget:
         Raises:
             ValueError: none does; the message has the reachable range and the nearest architecture.
         """
-        return space.feasible(self.flops, self.params)
+        return space.feasible(self.flops, self.params, *self._further)
 
     def note(self, space: SearchSpace) -> str | None:
         """A line for the user when a budget was given, but every architecture of the space meets it."""
         everything = space.within()
-        if self == Budget() or space.within(self.flops, self.params).count < everything.count:
+        if self == Budget() or self.within(space).count < everything.count:
             return None
+        reach = [f"{everything.flops} FLOPs", f"{everything.params} parameters"]
+        if self.table:
+            latencies = everything.reach(self.table.cost)
+            assert latencies is not None
+            reach.append(f"{latencies.text(self.table.cost.show)} latency")
         return (
             f"the budget ({self}) does not bind: all {everything.count:,} architectures of {space.label} meet it, "
-            f"with {everything.flops} FLOPs and {everything.params} parameters"
+            f"with {' and '.join(reach)}"
         )

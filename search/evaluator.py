@@ -1,52 +1,126 @@
-"""Scores architectures by the weights they inherit, on the search split."""
+"""Scores many architectures at once by the weights they inherit, on the search split.
+
+The common beginnings of their paths are computed once (``search/walk.py``). This is the one place of a search that
+knows of several processes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from psvit.arch import Architecture, CellPath
-from psvit.data.data import Data
+from psvit.arch import IDENTITY, LAYER_LETTERS, Architecture, CellPath
+from psvit.data.pixels import Pixels
+from psvit.engine.device import free_memory
+from psvit.engine.distributed import Processes
 from psvit.engine.random import numpy_rng
-from psvit.engine.scoring import Score, score_all
+from psvit.engine.scoring import Score
+from search.tree import prefix_tree, shares, tree_flops
+from search.walk import Walker
 from supernet.space import SearchSpace
 from supernet.supernet import Supernet
 
-_KEEP_BYTES = 2 * 2**30  # a search split up to this size is decoded once and kept in memory
+_LETTERS = (IDENTITY, *LAYER_LETTERS.values())  # how a path travels between processes: a byte a cell
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What becomes of each image in each architecture.
+
+    Attributes:
+        right: (architectures, images) whether the most likely class is the right one; a share when an architecture is
+            scored on several placements.
+        loss: (architectures, images) cross entropy; NaN where the logits are.
+    """
+
+    right: npt.NDArray[Any]
+    loss: npt.NDArray[np.float32]
+
+    def scores(self) -> list[Score]:
+        """Top-1 and loss of each architecture, both NaN if the loss of any image is."""
+        top1, loss = self.right.mean(axis=1), self.loss.mean(axis=1, dtype=np.float64)
+        return [
+            Score(math.nan, math.nan) if math.isnan(b) else Score(a, b)
+            for a, b in zip(top1.tolist(), loss.tolist(), strict=True)
+        ]
 
 
 class Evaluator:
     """Top-1 and loss of architectures on the search split; the test split is never touched.
 
+    With several processes the main one asks, inside ``with evaluator``, and the others ``follow()``: the images are
+    shared out among all, or the tree where there are fewer images than processes.
+
     Args:
         supernet: whose weights they inherit; in eval mode, on ``device``.
+        pixels: the images of the search split.
+        batch_size: images that walk through the tree together; None chooses by the device and the space.
+        memory: bytes that the walk may use; None takes what is free, with a margin.
         placements: 0 scores an architecture on its canonical path; k averages over k random placements of its layers
             in the cells, which are a function of (seed, architecture).
+        precision, compiled: see :class:`search.walk.Walker`.
+
+    Attributes:
+        batch_size: as above, as it was chosen.
     """
 
     def __init__(
         self,
         supernet: Supernet,
         space: SearchSpace,
-        data: Data,
+        pixels: Pixels,
         device: torch.device,
-        batch_size: int,
-        placements: int,
-        seed: int,
+        *,
+        batch_size: int | None = None,
+        memory: int | None = None,
+        placements: int = 0,
+        seed: int = 0,
+        precision: str = "auto",
+        compiled: bool = False,
+        processes: Processes | None = None,
     ) -> None:
-        self._supernet, self._space, self._data, self._device = supernet, space, data, device
-        self._batch_size, self._placements, self._seed = batch_size, placements, seed
-        self._kept: list[tuple[Tensor, Tensor]] | None = None
+        self._space, self._pixels, self._device = space, pixels, device
+        self._placements, self._seed = placements, seed
+        self._processes = processes or Processes()
+        self._walk = Walker(supernet, device, memory or free_memory(device), precision, compiled)
+        self.batch_size = batch_size or self._walk.batch_size
 
-    def __call__(self, architectures: list[Architecture]) -> list[Score]:
-        """The score of each; the images are gone through once for all of them."""
+    @property
+    def images(self) -> int:
+        """Number of images that architectures are scored on."""
+        return len(self._pixels)
+
+    def __call__(self, architectures: Sequence[Architecture]) -> list[Score]:
+        """The score of each on all images."""
+        return self.outcomes(architectures, range(self.images)).scores()
+
+    def outcomes(self, architectures: Sequence[Architecture], images: range) -> Outcomes:
+        """What becomes of some consecutive images in each architecture.
+
+        Raises:
+            ValueError: an image cannot be read, another process has died, or the memory does not hold one image.
+        """
+        assert architectures, "nothing to score"
+        assert images, "nothing to score on"
         paths = [path for architecture in architectures for path in self._paths(architecture)]
-        scores = score_all([partial(self._supernet, paths=path) for path in paths], self._batches(), self._device)
-        each = max(1, self._placements)
-        return [_mean(scores[first : first + each]) for first in range(0, len(scores), each)]
+        self._announce(paths, images)
+        right, loss = self._score(paths, images)
+        if not self._placements:
+            return Outcomes(right, loss)
+        shape = (len(architectures), self._placements, len(images))
+        return Outcomes(right.reshape(shape).mean(axis=1), loss.reshape(shape).mean(axis=1))
+
+    def flops(self, architectures: Sequence[Architecture]) -> int:
+        """Multiply-adds an image that scoring these together takes."""
+        paths = {path for architecture in architectures for path in self._paths(architecture)}
+        return tree_flops(prefix_tree(paths), self._space.spec)
 
     def _paths(self, architecture: Architecture) -> list[CellPath]:
         if not self._placements:
@@ -54,16 +128,55 @@ class Evaluator:
         rng = numpy_rng(self._seed, f"placements/{architecture}")
         return [self._space.placement(architecture, rng) for _ in range(self._placements)]
 
-    def _batches(self) -> Iterable[tuple[Tensor, Tensor]]:
-        size = self._space.spec.image_size
-        if self._kept is not None:
-            return self._kept
-        batches = self._data.eval_batches("search", size, self._batch_size)
-        if self._data.size("search") * 3 * size[0] * size[1] * 4 > _KEEP_BYTES:
-            return batches
-        self._kept = [(images.to(self._device), labels.to(self._device)) for images, labels in batches]
-        return self._kept
+    def _score(self, paths: list[CellPath], images: range) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+        """Do this process's share of the work, and put all shares together: (paths, images) each."""
+        unique = sorted(set(paths), key=lambda path: path.stages)
+        rank, world = self._processes.rank, self._processes.world
+        parts = shares(len(unique), 1 if len(images) >= world else world)
+        batches = shares(len(images), world * -(-len(images) // (world * self.batch_size)))
+        units = [(part, batch) for part in parts for batch in batches][rank::world]
+        trees = {part: prefix_tree(unique[part.start : part.stop]) for part, _ in units}
 
+        right = torch.zeros((len(unique), len(images)), dtype=torch.bool)
+        loss = torch.zeros((len(unique), len(images)))
+        spans = [range(images.start + batch.start, images.start + batch.stop) for _, batch in units]
+        loaded = self._pixels.batches(spans, self._device)
+        for (part, batch), (pixels, labels) in zip(units, loaded, strict=True):
+            place = slice(part.start, part.stop), slice(batch.start, batch.stop)
+            right[place], loss[place] = self._walk(trees[part], len(part), pixels, labels)
+        if world > 1:  # zeros stand where another process has worked, so that the sums are exact
+            right = self._processes.sum(right.byte().to(self._device)).bool().cpu()
+            loss = self._processes.sum(loss.to(self._device)).cpu()
+        number = {path: row for row, path in enumerate(unique)}
+        rows = [number[path] for path in paths]
+        return right.numpy()[rows], loss.numpy()[rows]
 
-def _mean(scores: list[Score]) -> Score:
-    return Score(*(sum(column) / len(scores) for column in zip(*scores, strict=True)))
+    # ------------------------------------------------------------------------------------------------ processes
+
+    def __enter__(self) -> Evaluator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._processes.world > 1 and self._processes.main:
+            self._processes.broadcast(torch.zeros(3, dtype=torch.int64, device=self._device))  # no paths: the end
+
+    def follow(self) -> None:
+        """In a process that is not the main one: do one's share of what that one asks for, until it has ended."""
+        while True:
+            header = torch.zeros(3, dtype=torch.int64, device=self._device)
+            number, first, last = self._processes.broadcast(header).tolist()
+            if not number:
+                return
+            shape = (number, self._space.spec.stages, self._space.cells)
+            coded = self._processes.broadcast(torch.zeros(shape, dtype=torch.uint8, device=self._device))
+            paths = [CellPath(tuple("".join(_LETTERS[i] for i in word) for word in path)) for path in coded.tolist()]
+            self._score(paths, range(first, last))
+
+    def _announce(self, paths: list[CellPath], images: range) -> None:
+        if self._processes.world > 1:
+            coded = [[[_LETTERS.index(letter) for letter in word] for word in path.stages] for path in paths]
+            header = [len(paths), images.start, images.stop]
+            self._processes.broadcast(torch.tensor(header, device=self._device))
+            self._processes.broadcast(torch.tensor(coded, dtype=torch.uint8, device=self._device))

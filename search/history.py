@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import pandas as pd
 
 from psvit.arch import Architecture
 from psvit.engine.run_folder import differences
-from psvit.files import write_text
+from psvit.files import append_bytes, write_text
 
 COLUMNS = ("number", "layers", "flops", "params", "top1", "loss", "images", "generation")
 _HEADER = ",".join(COLUMNS) + "\n"
@@ -47,13 +46,14 @@ class Trial:
         return math.isnan(self.top1) or math.isnan(self.loss)
 
     @property
-    def merit(self) -> tuple[bool, float, float, int, str]:
+    def merit(self) -> tuple[bool, int, float, float, int, str]:
         """Sorts the best first: top-1, then loss, then FLOPs, then the layers as text; failed ones last.
 
+        What was scored on more images comes before all others: a race scores on all only those that may be the best.
         No two architectures are equal by it, so the order in which they were scored never matters.
         """
         score = (0.0, 0.0) if self.failed else (-self.top1, self.loss)
-        return (self.failed, *score, self.flops, str(self.architecture))
+        return (self.failed, -self.images, *score, self.flops, str(self.architecture))
 
     def row(self, number: int) -> dict[str, Any]:
         """Its row in the table of all trials, whose numbers start at 1."""
@@ -82,7 +82,7 @@ class History:
         if path.exists():
             self._read()
         if identity is not None:
-            self._identify(json.loads(json.dumps(identity)))
+            identify(path.with_suffix(".json"), identity, begun=bool(self.trials))
 
     def __len__(self) -> int:
         return len(self.trials)
@@ -98,32 +98,13 @@ class History:
         if not self._end:
             write_text(self.path, _HEADER)
             self._end = len(_HEADER)
-        try:
-            with open(self.path, "r+b") as file:
-                file.truncate(self._end)
-                file.seek(self._end)
-                file.write(lines)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise ValueError(
-                f"cannot write {self.path}: {error.strerror}; the {len(self)} trials before are kept. Free some space "
-                "and start again to go on"
-            ) from error
+        append_bytes(self.path, lines, self._end)
         self._end += len(lines)
         self.trials.extend(trials)
 
     def best(self) -> Trial | None:
         """The trial of greatest merit; None when none has a score."""
         return min((trial for trial in self.trials if not trial.failed), key=lambda trial: trial.merit, default=None)
-
-    def pareto(self) -> list[Trial]:
-        """The trials of which no other has as good a top-1 at as few FLOPs, by rising FLOPs and top-1."""
-        front: list[Trial] = []
-        for trial in sorted((t for t in self.trials if not t.failed), key=lambda t: (t.flops, t.merit)):
-            if not front or trial.top1 > front[-1].top1:
-                front.append(trial)
-        return front
 
     def frame(self) -> pd.DataFrame:
         """The table of ``history.csv``, one row a trial."""
@@ -149,20 +130,29 @@ class History:
                 ) from error
             self.trials.append(trial)
 
-    def _identify(self, identity: dict[str, Any]) -> None:
-        record = self.path.with_suffix(".json")
-        if not self.trials:
-            write_text(record, json.dumps(identity, indent=2) + "\n")
-            return
-        try:
-            before = json.loads(record.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{self.path} has trials, but {record.name} beside it does not tell of what search; use another name= "
-                "or out="
-            ) from error
-        if changes := differences(before, identity):
-            raise ValueError(
-                f"{self.path} is the history of another search: {'; '.join(changes)}; use another name= or out= for "
-                "this one, or the settings of before"
-            )
+
+def identify(record: Path, identity: dict[str, Any], begun: bool) -> None:
+    """Write down what is searched, or refuse to go on with what another search has begun.
+
+    Args:
+        identity: plain values.
+        begun: whether anything was scored already.
+
+    Raises:
+        ValueError: what was begun is of another search; the message names each difference.
+    """
+    identity = json.loads(json.dumps(identity))
+    if not begun:
+        write_text(record, json.dumps(identity, indent=2) + "\n")
+        return
+    try:
+        before = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{record.parent} has scores, but {record.name} does not tell of what search; use another name= or out="
+        ) from error
+    if changes := differences(before, identity):
+        raise ValueError(
+            f"{record.parent} holds the scores of another search: {'; '.join(changes)}; use another name= or out= for "
+            "this one, or the settings of before"
+        )

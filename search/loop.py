@@ -20,7 +20,7 @@ def run_search(
     images: int,
     trials: int,
     batch: int,
-    chunk: int = 10,
+    chunk: int = 512,
 ) -> None:
     """Score ``trials`` architectures, or all within the budget if they are fewer, ``batch`` of them a generation.
 
@@ -30,7 +30,7 @@ def run_search(
     Args:
         score: gives (top-1, loss) of each architecture.
         images: how many images it scores them on.
-        chunk: architectures that are scored and recorded at a time; what a killed run loses at most.
+        chunk: architectures that are scored together and recorded at a time; what a killed run loses at most.
 
     Raises:
         ValueError: the history holds other architectures than this searcher asks for.

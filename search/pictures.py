@@ -1,18 +1,20 @@
 """The pictures of a search: what was scored, within which budget, and how fast the best was found. 1200 x 800 pixels.
 
-A frame has the columns of ``history.csv``: number, layers, flops, params, top1, loss, generation.
+A frame has the columns of ``history.csv``: number, layers, flops, params, top1, loss, images,
+generation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from psvit.cost import Band
 from psvit.draw import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, save_figure
+from search.front import pareto_front
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +81,7 @@ def draw_scores(
         ax.scatter(
             others["flops"] / divisor, others["top1"], s=26, marker="D", c="none", edgecolors=INK, zorder=3, label=label
         )
-    front = _pareto(scored)
+    front = pareto_front(scored)
     right = scored["flops"].max()
     ax.step(
         [*front["flops"] / divisor, right / divisor],
@@ -143,6 +145,72 @@ def draw_progress(frames: dict[str, pd.DataFrame], path: Path) -> None:
     return save_figure(figure, path)
 
 
+def draw_rank(frame: pd.DataFrame, figures: dict[str, Any], path: Path, space_name: str) -> None:
+    """Draw top-1 of networks trained alone against their inherited top-1, and what that says of picking by it.
+
+    Args:
+        frame: the columns of ``rank.csv``; points take the colour of their FLOPs.
+        figures: :func:`search.rank.correlations` of it.
+        path: a ``.png`` or ``.svg`` file.
+        space_name: stands in the title.
+
+    Raises:
+        ValueError: another ending, or a file that cannot be written.
+    """
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    figure, ax = _figure()
+    drawn = frame.dropna(subset=["inherited_top1", "alone_top1"])
+    tau = _with_ends("Kendall’s tau", figures["top1"]["tau"])
+    title = f"{space_name}: {_count(len(drawn), 'network')} trained alone, {tau}"
+    ax.set_title(title, loc="left", pad=20, parse_math=False)
+    ax.set_xlabel("top-1 with inherited weights")
+    ax.set_ylabel("top-1 trained alone")
+    if drawn.empty:
+        _say(ax, "no network has both scores")
+        return save_figure(figure, path)
+
+    rho = _with_ends("Spearman’s rho", figures["top1"]["rho"])
+    regret = _with_ends("regret of picking by inherited score", figures["regret"], "{:.2%}")
+    subtitle = ax.text(0, 1.02, f"{rho}; {regret}", transform=ax.transAxes, fontsize=8.5, color=GREY)
+    subtitle.set_in_layout(False)  # it may reach over the colour bar
+    divisor, unit = _unit(float(drawn["flops"].max()))
+    inherited = _side_by_side(drawn)
+    points = ax.scatter(
+        inherited,
+        drawn["alone_top1"],
+        c=drawn["flops"] / divisor,
+        cmap="viridis_r",
+        s=60,
+        edgecolors="white",
+        linewidths=0.6,
+        zorder=4,
+    )
+    bar = figure.colorbar(points, ax=ax, pad=0.02, ticks=MaxNLocator(6, min_n_ticks=1))
+    bar.set_label(f"FLOPs ({unit} multiply-adds an image)".replace("( ", "("))
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.xaxis.set_major_locator(MaxNLocator(7))
+    ax.margins(0.08)
+    _widen(ax.set_xlim, drawn["inherited_top1"], 0.02)
+    _widen(ax.set_ylim, drawn["alone_top1"], 0.02)
+    looks = {"best": ("best alone", "o", "none", 15), "picked": ("picked by inherited score", "*", ORANGE, 24)}
+    for key, (what, marker, colour, size) in looks.items():
+        row = drawn[drawn["layers"] == figures[key]].iloc[0]
+        label = f"{what}: {row['layers']}, inherited {row['inherited_top1']:.2%}, alone {row['alone_top1']:.2%}"
+        place = (inherited[row.name], row["alone_top1"])
+        ax.plot(*place, marker, ms=size, color=colour, mec=INK, mew=1, ls="", zorder=3, label=label)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=9, markerscale=0.6)
+    return save_figure(figure, path)
+
+
+def _side_by_side(drawn: pd.DataFrame) -> pd.Series[float]:
+    """Inherited top-1; networks whose scores are all equal are moved apart by the width of a point."""
+    top1 = drawn["inherited_top1"]
+    equal = drawn.groupby(["inherited_top1", "alone_top1"])["layers"]
+    place = equal.cumcount() - (equal.transform("size") - 1) / 2
+    return top1 + 0.018 * (float(top1.max() - top1.min()) or 0.04) * place
+
+
 def _figure() -> tuple[Figure, Axes]:
     """A figure of 1200 x 800 pixels with one pair of axes; scores are shares of 1, shown in percent."""
     from matplotlib.figure import Figure
@@ -161,12 +229,6 @@ def _figure() -> tuple[Figure, Axes]:
 def _scored(frame: pd.DataFrame) -> pd.DataFrame:
     """The trials whose score is a number."""
     return frame.dropna(subset=["top1", "loss"])
-
-
-def _pareto(scored: pd.DataFrame) -> pd.DataFrame:
-    """The trials that no other one beats at equal or fewer FLOPs, by rising FLOPs."""
-    ordered = scored.sort_values(["flops", "top1"], ascending=[True, False])
-    return ordered[ordered["top1"] > ordered["top1"].cummax().shift(fill_value=-1.0)]
 
 
 def _draw_budget(ax: Axes, budget: Band, divisor: float) -> None:
@@ -207,3 +269,11 @@ def _say(ax: Axes, text: str) -> None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _with_ends(name: str, figure: dict[str, float | None], write: str = "{:.2f}") -> str:
+    """A figure and its interval in words."""
+    if figure["value"] is None:
+        return f"{name} undefined"
+    value, low, high = (write.format(figure[key]) for key in ("value", "low", "high"))
+    return f"{name} {value} ({low} to {high})"

@@ -1,18 +1,21 @@
-"""``psvit-search evolve`` and ``random``: search a trained supernet within a budget, and write what was found."""
+"""``psvit-search evolve``, ``random``, ``nsga2`` and ``exhaustive``: search a trained supernet within a budget."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import psvit
 from psvit.arch import Architecture, CellPath
 from psvit.archfile import ArchFile, save_arch
-from psvit.cost import Band, format_quantity
-from psvit.data.data import open_data
+from psvit.cost import Band, format_quantity, parse_quantity
+from psvit.data.data import Data, open_data
+from psvit.data.pixels import Pixels
 from psvit.draw import draw_architecture
 from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
@@ -23,17 +26,26 @@ from psvit.engine.signals import Stopped, StopSignals
 from psvit.files import write_text
 from search.budget import Budget
 from search.config import SearchConfig, SearchRunConfig
-from search.evaluator import Evaluator
+from search.evaluator import Evaluator, Outcomes
 from search.evolution import Evolution
+from search.exhaustive import Exhaustive
+from search.front import pareto_front
 from search.history import History, Trial
 from search.loop import run_search
+from search.measure import latency_table
+from search.nsga2 import Nsga2
 from search.pictures import draw_progress, draw_scores
+from search.racing import race
 from search.random_search import RandomSearch
+from search.report import report
 from search.searcher import Searcher
+from search.trust import EQUAL_COST, gain_over_random, top_table
 from supernet.checkpoint import TrainedSupernet
-from supernet.space import SearchSpace, Subspace
+from supernet.space import Subspace
 
-EQUAL_COST = 0.02  # architectures whose FLOPs differ by at most this share are called of equal cost
+TOGETHER = 512  # architectures that exhaustive search scores together and records at a time
+_TOP = 20  # best architectures whose scores are compared closely
+_NAMED = 10  # architectures without a score that are named
 
 
 @dataclass(frozen=True)
@@ -53,150 +65,259 @@ class SearchResult:
     comparison: str
 
 
-def search(config: SearchRunConfig) -> SearchResult:
+def search(config: SearchRunConfig) -> SearchResult | None:
     """Search, or go on where the run folder stands.
 
-    Writes ``arch.json`` (the best), ``history.csv``, ``baseline_LAYERS.csv`` (random architectures of the winner's
-    cost), ``result.json`` and pictures. With a larger ``search.trials`` a finished search goes on.
+    Writes ``arch.json`` (the best), ``history.csv``, ``top.csv`` (the best 20, how sure their order is), ``front.csv``
+    (what nothing beats at equal or lower cost), ``baseline_LAYERS.csv`` (random architectures of the winner's cost),
+    ``result.json``, pictures and ``report.html``. With a larger ``search.trials`` a finished search goes on.
+
+    Returns:
+        What was found; None in a process that is not the main one.
 
     Raises:
         ValueError: no supernet, a budget that nothing meets, or a folder that holds another search.
         Stopped: Ctrl-C or SIGTERM came; what was scored is kept.
     """
-    if Processes.from_environment().world > 1:
-        raise ValueError("a search runs in one process; start it without torchrun")
     trained = TrainedSupernet.open(Path(config.supernet))
-    space, settings = trained.space, config.search
-    budget = Budget.parse(settings.budget)
-    allowed = budget.feasible(space)
-    print(f"{allowed.count:,} of {space.architectures:,} architectures meet the budget: {budget}")
-    if note := budget.note(space):
-        print(f"note: {note}")
+    processes = Processes.from_environment()
+    device = pick_device(config.device, processes.local_rank)
+    if config.search.searcher == "auto":
+        raise ValueError("search=auto is for psvit-search run; use exhaustive or evolve")
+    if not config.search.budget.latency:
+        Budget.parse(config.search.budget).feasible(trained.space)  # refused before anything is made
+    data = open_search_data(trained, config.data_root, config.workers)
+    with StopSignals() as signals, processes.group(device):
+        evaluator = make_evaluator(config, trained, data, device, processes)
+        if not processes.main:
+            evaluator.follow()
+            return None
+        with evaluator, RunFolder(Path(config.out), asdict(config)) as run:
+            return _Search(config, trained, evaluator, signals, run.path, device)()
 
-    data_config = trained.data
-    data_config.root = config.data_root or data_config.root
-    data_config.workers = config.workers
-    data = open_data(data_config)
+
+def open_search_data(trained: TrainedSupernet, root: str | None, workers: int) -> Data:
+    """The data that a supernet was trained on, with the search split that was held out then.
+
+    Args:
+        root: where the images lie now, if they moved.
+
+    Raises:
+        ValueError: the images, and so the split, are not those of the training.
+    """
+    config = trained.data
+    config.root = root or config.root
+    config.workers = workers
+    data = open_data(config)
     if data.split_record() != trained.search_split:
         raise ValueError(
-            f"the search split of {data_config.name} in {data_config.root} is not the one that {trained.path} was "
-            "trained beside: images were added, removed or renamed; give the folder of that time as data_root="
+            f"the search split of {config.name} in {config.root} is not the one that {trained.path} was trained "
+            "beside: images were added, removed or renamed; give the folder of that time as data_root="
         )
-    identity = {
-        "supernet_sha256": trained.sha256,
-        "space": asdict(space.spec) | {"cells": space.cells},
-        "search_split": trained.search_split,
-        "placements": settings.placements,
-        "seed": config.seed,
-    }
-    device = pick_device(config.device)
-    with RunFolder(Path(config.out), asdict(config)) as run, StopSignals() as signals:
-        evaluator = Evaluator(
-            trained.load().to(device), space, data, device, settings.batch_size, settings.placements, config.seed
-        )
-        score = _stoppable(evaluator, signals, run.path)
-        history = History(
-            run.path / "history.csv", identity | {"budget": budget.to_json(), "searcher": settings.searcher}
-        )
-        searcher = make_searcher(settings, allowed, config.seed)
-        run_search(searcher, score, space, history, data.size("search"), settings.trials, settings.population)
-        best = history.best()
-        if best is None:
-            raise ValueError(f"none of {len(history)} architectures has a finite score; train the supernet anew")
-        baseline = _score_baseline(run.path, best, history, score, space, settings, config.seed, identity)
-        return _write_results(run.path, config, trained, budget, history, best, baseline)
+    return data
 
 
-def make_searcher(settings: SearchConfig, allowed: Subspace, seed: int) -> Searcher:
+def make_evaluator(
+    config: SearchRunConfig, trained: TrainedSupernet, data: Data, device: torch.device, processes: Processes
+) -> Evaluator:
+    """The evaluator of a search.
+
+    Raises:
+        ValueError: fewer images are asked for than there are classes.
+    """
+    settings, spec = config.search, trained.space.spec
+    if settings.images is not None and settings.images < spec.classes:
+        raise ValueError(
+            f"search.images is {settings.images}; {spec.classes} classes need {spec.classes} images at least"
+        )
+    return Evaluator(
+        trained.load().to(device),
+        trained.space,
+        Pixels(data, "search", spec.image_size, settings.images, config.seed, Path(config.out)),
+        device,
+        batch_size=settings.batch_size,
+        memory=None if settings.memory is None else parse_quantity(settings.memory),
+        placements=settings.placements,
+        seed=config.seed,
+        precision=settings.precision,
+        compiled=device.type == "cuda" if settings.compile is None else settings.compile,
+        processes=processes,
+    )
+
+
+def make_searcher(settings: SearchConfig, allowed: Subspace, seed: int, budget: Budget) -> Searcher:
     """The searcher that the settings name."""
     if settings.searcher == "random":
         return RandomSearch(allowed, seed)
+    if settings.searcher == "exhaustive":
+        return Exhaustive(allowed)
+    if settings.searcher == "nsga2":
+        cost = budget.table.predict if budget.table else None  # what the budget is about
+        return Nsga2(allowed, seed, settings.population, settings.mutation, cost)
     return Evolution(allowed, seed, settings.population, settings.parents, settings.mutation)
 
 
-def _stoppable(evaluator: Evaluator, signals: StopSignals, folder: Path) -> Callable[[list[Architecture]], list[Any]]:
-    def score(architectures: list[Architecture]) -> list[Score]:
-        if signals.requested:
-            raise Stopped(f"stopped; what was scored is saved in {folder}, and the same command goes on")
-        return evaluator(architectures)
+class _Search:
+    """A search in its run folder, in the main process."""
 
-    return score
+    def __init__(
+        self,
+        config: SearchRunConfig,
+        trained: TrainedSupernet,
+        evaluator: Evaluator,
+        signals: StopSignals,
+        folder: Path,
+        device: torch.device,
+    ) -> None:
+        self.config, self.settings, self.folder = config, config.search, folder
+        self.trained, self.space = trained, trained.space
+        self.evaluator, self.signals = evaluator, signals
+        table = (
+            latency_table(self.settings.latency, self.space, device, folder) if self.settings.budget.latency else None
+        )
+        self.budget = Budget.parse(self.settings.budget, table)
+        self.allowed = self.budget.feasible(self.space)
+        self.identity: dict[str, Any] = {
+            "supernet_sha256": trained.sha256,
+            "space": asdict(self.space.spec) | {"cells": self.space.cells},
+            "search_split": trained.search_split,
+            "images": evaluator.images,
+            "placements": self.settings.placements,
+            "seed": config.seed,
+        }
+        self.failed = 0
 
+    def __call__(self) -> SearchResult:
+        print(f"{self.allowed.count:,} of {self.space.architectures:,} architectures meet the budget: {self.budget}")
+        if note := self.budget.note(self.space):
+            print(f"note: {note}")
+        history = History(
+            self.folder / "history.csv",
+            self.identity | {"budget": self.budget.to_json(), "searcher": self.settings.searcher},
+        )
+        if self.settings.race:
+            self._race(history)
+        else:
+            self._ask_and_tell(history)
+        best = history.best()
+        if best is None:
+            raise ValueError(f"none of {len(history)} architectures has a finite score; train the supernet anew")
+        return self._conclude(history, best, self._score_baseline(history, best))
 
-def _score_baseline(
-    folder: Path,
-    best: Trial,
-    history: History,
-    score: Callable[[list[Architecture]], list[Any]],
-    space: SearchSpace,
-    settings: SearchConfig,
-    seed: int,
-    identity: dict[str, Any],
-) -> History:
-    """Random architectures of the winner's cost: what picking one blindly would have given."""
-    equal = space.within(flops=Band(round(best.flops * (1 - EQUAL_COST)), round(best.flops * (1 + EQUAL_COST))))
-    baseline = History(folder / f"baseline_{best.architecture}.csv", identity | {"equal_to": str(best.architecture)})
-    searcher = RandomSearch(equal, seed_of(seed, "baseline"))
-    searcher.tell([best])
-    known = {trial.architecture: (trial.top1, trial.loss) for trial in history.trials}
+    # ------------------------------------------------------------------------------------------------ scoring
 
-    def score_unknown(architectures: list[Architecture]) -> list[tuple[float, float]]:
-        unknown = [architecture for architecture in architectures if architecture not in known]
-        known.update(zip(unknown, score(unknown) if unknown else [], strict=True))
-        return [known[architecture] for architecture in architectures]
+    def outcomes(self, architectures: Sequence[Architecture], images: range) -> Outcomes:
+        """Score, unless the run is asked to stop; architectures whose logits are not finite are named."""
+        if self.signals.requested:
+            raise Stopped(f"stopped; what was scored is saved in {self.folder}, and the same command goes on")
+        outcomes = self.evaluator.outcomes(architectures, images)
+        for architecture, score in zip(architectures, outcomes.scores(), strict=True):
+            if score.loss != score.loss:
+                self.failed += 1
+                if self.failed <= _NAMED:
+                    print(f"note: {architecture} has no score: its logits are not finite")
+        return outcomes
 
-    run_search(searcher, score_unknown, space, baseline, best.images, settings.baseline, settings.population)
-    return baseline
+    def score(self, architectures: Sequence[Architecture]) -> list[Score]:
+        """Top-1 and loss of each on all images."""
+        return self.outcomes(architectures, range(self.evaluator.images)).scores()
 
+    def _ask_and_tell(self, history: History) -> None:
+        exhaustive = self.settings.searcher == "exhaustive"
+        run_search(
+            make_searcher(self.settings, self.allowed, self.config.seed, self.budget),
+            self.score,
+            self.space,
+            history,
+            self.evaluator.images,
+            self.allowed.count if exhaustive else self.settings.trials,
+            TOGETHER if exhaustive else self.settings.population,
+        )
 
-def compare(best: Trial, baseline: History) -> str:
-    """The winner's place among random architectures of equal cost, in a sentence."""
-    others = [trial for trial in baseline.trials if not trial.failed]
-    if not others:
-        return "no other architecture of equal cost was scored"
-    place = 1 + sum(trial.merit < best.merit for trial in others)
-    mean = sum(trial.top1 for trial in others) / len(others)
-    return (
-        f"place {place} among {len(others)} random architectures of equal cost (within {EQUAL_COST:.0%}), "
-        f"whose mean top-1 is {mean:.4f} and best {max(trial.top1 for trial in others):.4f}"
-    )
+    def _race(self, history: History) -> None:
+        """Race all; what becomes of each is recorded when the race is over."""
+        architectures = Exhaustive(self.allowed).ask(self.allowed.count)
+        raced = race(
+            self.outcomes,
+            self.evaluator.flops,
+            architectures,
+            self.evaluator.images,
+            self.settings.race_keep,
+            self.settings.confidence,
+            self.folder,
+            self.identity | {"budget": self.budget.to_json()},
+        )
+        write_text(self.folder / "race.json", json.dumps(raced.report, indent=2) + "\n")
+        if len(history):
+            return
+        columns = (raced.top1, raced.loss, raced.images, raced.round)
+        history.append(
+            [
+                Trial(architecture, *astuple(self.space.cost(architecture)), *scored)
+                for architecture, *scored in zip(architectures, *(column.tolist() for column in columns), strict=True)
+            ]
+        )
 
+    def _score_baseline(self, history: History, best: Trial) -> History:
+        """Random architectures of the winner's cost: what picking one blindly would have given."""
+        lowest, highest = (round(best.flops * (1 + sign * EQUAL_COST)) for sign in (-1, 1))
+        baseline = History(
+            self.folder / f"baseline_{best.architecture}.csv", self.identity | {"equal_to": str(best.architecture)}
+        )
+        searcher = RandomSearch(self.space.within(flops=Band(lowest, highest)), seed_of(self.config.seed, "baseline"))
+        searcher.tell([best])
+        known = {t.architecture: Score(t.top1, t.loss) for t in history.trials if t.images == best.images}
 
-def _write_results(
-    folder: Path,
-    config: SearchRunConfig,
-    trained: TrainedSupernet,
-    budget: Budget,
-    history: History,
-    best: Trial,
-    baseline: History,
-) -> SearchResult:
-    space, settings = trained.space, config.search
-    comparison = compare(best, baseline)
-    origin = {
-        "score": {"top1": best.top1, "loss": best.loss},
-        "path": str(CellPath.canonical(best.architecture, space.cells)),
-        "search_split": trained.search_split,
-        "budget": budget.to_json(),
-        "seed": config.seed,
-        "searcher": settings.searcher,
-        "scored": len(history),
-        "supernet_sha256": trained.sha256,
-        "tool": f"psvit-search {psvit.__version__}",
-    }
-    arch = folder / "arch.json"
-    save_arch(arch, ArchFile(space.spec, best.architecture, origin))
-    result = origin | {"layers": str(best.architecture), "flops": best.flops, "params": best.params}
-    result |= {"comparison": comparison}
-    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
-    name = space.spec.name
-    draw_scores(history.frame(), folder / "scores.png", budget.flops, str(best.architecture), name, baseline.frame())
-    draw_progress({settings.searcher: history.frame()}, folder / "progress.png")
-    draw_architecture(space.spec, best.architecture, folder / "architecture.png", f"{name}: best within {budget}")
-    print(
-        f"best of {len(history):,} scored: {best.architecture}, {format_quantity(best.flops)} FLOPs, "
-        f"{format_quantity(best.params)} parameters, inherited top-1 {best.top1:.4f}, loss {best.loss:.4f}"
-    )
-    print(comparison)
-    print(f"wrote {arch}, and history.csv, scores.png, progress.png and architecture.png beside it")
-    return SearchResult(folder, arch, best, comparison)
+        def score_unknown(architectures: list[Architecture]) -> list[Score]:
+            unknown = [architecture for architecture in architectures if architecture not in known]
+            known.update(zip(unknown, self.score(unknown) if unknown else [], strict=True))
+            return [known[architecture] for architecture in architectures]
+
+        settings = self.settings
+        run_search(searcher, score_unknown, self.space, baseline, best.images, settings.baseline, settings.population)
+        return baseline
+
+    # ------------------------------------------------------------------------------------------------ results
+
+    def _conclude(self, history: History, best: Trial, baseline: History) -> SearchResult:
+        """Write and say what was found, and how sure that is."""
+        folder, spec, budget = self.folder, self.space.spec, self.budget
+        frame = history.frame()
+        gain = gain_over_random(best, baseline.trials)
+        top = sorted((trial for trial in history.trials if trial.images == best.images), key=lambda trial: trial.merit)
+        top = [trial for trial in top[:_TOP] if not trial.failed]
+        outcomes = self.outcomes([trial.architecture for trial in top], range(self.evaluator.images))
+        table = top_table(top, outcomes.right, outcomes.loss, self.config.seed)
+        write_text(folder / "top.csv", table.to_csv(index=False))
+        write_text(folder / "front.csv", pareto_front(frame, ("flops", "params")).to_csv(index=False))
+
+        origin = {
+            "score": {"top1": best.top1, "loss": best.loss},
+            "path": str(CellPath.canonical(best.architecture, self.space.cells)),
+            "search_split": self.trained.search_split,
+            "budget": budget.to_json(),
+            "seed": self.config.seed,
+            "searcher": self.settings.searcher,
+            "scored": len(history),
+            "supernet_sha256": self.trained.sha256,
+            "tool": f"psvit-search {psvit.__version__}",
+        }
+        arch = folder / "arch.json"
+        save_arch(arch, ArchFile(spec, best.architecture, origin))
+        result = origin | {"layers": str(best.architecture), "flops": best.flops, "params": best.params}
+        result |= {"images": best.images, "failed": int(frame["loss"].isna().sum())}
+        result |= {"comparison": str(gain), "gain": asdict(gain)}
+        write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+
+        draw_scores(frame, folder / "scores.png", budget.flops, str(best.architecture), spec.name, baseline.frame())
+        if self.settings.searcher != "exhaustive":
+            draw_progress({self.settings.searcher: frame}, folder / "progress.png")
+        draw_architecture(spec, best.architecture, folder / "architecture.png", f"{spec.name}: best within {budget}")
+        page = report(folder)
+        print(
+            f"best of {len(history):,} scored: {best.architecture}, {format_quantity(best.flops)} FLOPs, "
+            f"{format_quantity(best.params)} parameters, inherited top-1 {best.top1:.4f}, loss {best.loss:.4f}"
+        )
+        print(gain)
+        print(f"wrote {arch}, and {page.name}, history.csv, top.csv, front.csv and pictures beside it")
+        return SearchResult(folder, arch, best, str(gain))

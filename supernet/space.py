@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -21,10 +21,51 @@ import numpy as np
 import numpy.typing as npt
 
 from psvit.arch import BASIC, IDENTITY, SHARING, Architecture, CellPath, NetworkSpec
-from psvit.cost import Band, Cost, fixed_cost, network_cost, stage_cost
+from psvit.cost import Band, Cost, fixed_cost, format_quantity, layer_cost, network_cost
 
 ANY = Band()  # an amount that no budget binds
-_MOST_CLASSES = 10**7  # three numbers of 8 bytes each: 240 MB
+_MOST_CLASSES = 10**7  # three numbers of 8 bytes each, and one more for each further cost: 240 MB
+
+
+def _six_digits(amount: int) -> str:
+    return format_quantity(amount, digits=6)
+
+
+@dataclass(frozen=True)
+class Additive:
+    """A cost that adds up over layers: FLOPs, parameters, or a latency in nanoseconds.
+
+    Attributes:
+        unit: what it is called in a message.
+        fixed: of all that every architecture has.
+        basic: of one basic layer, for each stage.
+        sharing: of one sharing layer, for each stage.
+        show: how an amount is written.
+    """
+
+    unit: str
+    fixed: int
+    basic: tuple[int, ...]
+    sharing: tuple[int, ...]
+    show: Callable[[int], str] = _six_digits
+
+    def of(self, architecture: Architecture) -> int:
+        """The cost of an architecture, which must have as many stages."""
+        layers = zip(self.basic, self.sharing, architecture.counts, strict=True)
+        return self.fixed + sum(
+            basic * of_basic + sharing * of_sharing for of_basic, of_sharing, (basic, sharing) in layers
+        )
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A band that an architecture's cost must lie in."""
+
+    cost: Additive
+    band: Band
+
+    def __str__(self) -> str:
+        return f"{self.cost.unit} {self.band.text(self.cost.show)}"
 
 
 @dataclass(frozen=True)
@@ -112,45 +153,59 @@ class SearchSpace:
             stages.append("".join(cells))
         return CellPath(tuple(stages))
 
-    def within(self, flops: Band = ANY, params: Band = ANY) -> Subspace:
-        """The architectures within a budget; may be empty."""
-        return Subspace(self, flops, params)
+    def within(self, flops: Band = ANY, params: Band = ANY, *further: Limit) -> Subspace:
+        """The architectures within a budget of FLOPs, parameters and any further costs; may be empty."""
+        return Subspace(self, self._limits(flops, params, *further))
 
-    def feasible(self, flops: Band = ANY, params: Band = ANY) -> Subspace:
+    def feasible(self, flops: Band = ANY, params: Band = ANY, *further: Limit) -> Subspace:
         """The architectures within a budget, one at least.
 
         Raises:
             ValueError: nothing meets the budget; the message has the reachable range and the nearest architecture.
         """
-        subspace = self.within(flops, params)
+        subspace = self.within(flops, params, *further)
         if not subspace.count:
-            everything, nearest = self.within(), self.nearest(flops, params)
+            limits = self._limits(flops, params, *further)
+            everything, nearest = self.within(), self.nearest(flops, params, *further)
             cost = self.cost(nearest)
             reach = [
-                f"{reached} {unit}"
-                for band, reached, unit in (
-                    (flops, everything.flops, "FLOPs"),
-                    (params, everything.params, "parameters"),
-                )
-                if band != ANY
+                f"{reached.text(limit.cost.show)} {limit.cost.unit}"
+                for limit in limits
+                if limit.band != ANY and (reached := everything.reach(limit.cost))
             ]
+            beside = "".join(f" and {limit.cost.show(limit.cost.of(nearest))} {limit.cost.unit}" for limit in further)
             raise ValueError(
-                f"no architecture of {self.label} meets {budget_text(flops, params)}: the space "
+                f"no architecture of {self.label} meets {budget_text(flops, params, *further)}: the space "
                 f"reaches {' and '.join(reach)}; the nearest is {nearest} with {cost.flops:,} FLOPs and "
-                f"{cost.params:,} parameters"
+                f"{cost.params:,} parameters{beside}"
             )
         return subspace
 
-    def nearest(self, flops: Band = ANY, params: Band = ANY) -> Architecture:
-        """An architecture that misses the two bands least, by the sum of the relative distances to their ends."""
-        miss = np.zeros(len(self._classes.ways))
-        for amounts, band in ((self._classes.flops, flops), (self._classes.params, params)):
+    def nearest(self, flops: Band = ANY, params: Band = ANY, *further: Limit) -> Architecture:
+        """An architecture that misses the bands least, by the sum of the relative distances to their ends."""
+        miss = np.zeros(len(self._ways))
+        for limit in self._limits(flops, params, *further):
+            amounts, band = self._amounts(limit.cost), limit.band
             if band.low is not None:
                 miss += np.maximum(1 - amounts / max(band.low, 1), 0)
             if band.high is not None:
                 miss += np.maximum(amounts / max(band.high, 1) - 1, 0)
         return Architecture(
             tuple(_word(basic, sharing, 0) for basic, sharing in self._counts_of_class(int(miss.argmin())))
+        )
+
+    def _limits(self, flops: Band, params: Band, *further: Limit) -> tuple[Limit, ...]:
+        of_flops, of_params = self._costs
+        return Limit(of_flops, flops), Limit(of_params, params), *further
+
+    @cached_property
+    def _costs(self) -> tuple[Additive, Additive]:
+        """FLOPs and parameters."""
+        fixed, stages = fixed_cost(self.spec), range(self.spec.stages)
+        basic, sharing = ([layer_cost(self.spec, stage, letter) for stage in stages] for letter in (BASIC, SHARING))
+        return (
+            Additive("FLOPs", fixed.flops, tuple(c.flops for c in basic), tuple(c.flops for c in sharing)),
+            Additive("parameters", fixed.params, tuple(c.params for c in basic), tuple(c.params for c in sharing)),
         )
 
     @cached_property
@@ -160,24 +215,28 @@ class SearchSpace:
         return {pair: number for number, pair in enumerate(counts)}
 
     @cached_property
-    def _classes(self) -> _Classes:
+    def _ways(self) -> npt.NDArray[Any]:
+        """How many architectures each cost class has."""
         size = len(self._stage_counts) ** self.spec.stages
         if size > _MOST_CLASSES:
             raise ValueError(
                 f"{self.spec.stages} stages of {self.cells} cells have {size:,} different costs, too many to count "
                 f"exactly (at most {_MOST_CLASSES:,}); use fewer stages or cells"
             )
-        fixed = fixed_cost(self.spec)
-        flops, params = np.array([fixed.flops]), np.array([fixed.params])
         integer = np.int64 if self.architectures < 2**63 else object
         ways: npt.NDArray[Any] = np.array([1], dtype=integer)
         stage_ways = np.array([_words(*pair) for pair in self._stage_counts], dtype=integer)
-        for stage in range(self.spec.stages):
-            costs = [stage_cost(self.spec, stage, *pair) for pair in self._stage_counts]
-            flops = np.add.outer(flops, [cost.flops for cost in costs]).ravel()
-            params = np.add.outer(params, [cost.params for cost in costs]).ravel()
+        for _ in range(self.spec.stages):
             ways = np.multiply.outer(ways, stage_ways).ravel()
-        return _Classes(flops, params, ways)
+        return ways
+
+    def _amounts(self, cost: Additive) -> npt.NDArray[np.int64]:
+        """A cost of each cost class."""
+        amounts = np.array([cost.fixed])
+        for of_basic, of_sharing in zip(cost.basic, cost.sharing, strict=True):
+            stage = [basic * of_basic + sharing * of_sharing for basic, sharing in self._stage_counts]
+            amounts = np.add.outer(amounts, stage).ravel()
+        return amounts
 
     def _class_of(self, architecture: Architecture) -> int:
         number = 0
@@ -199,19 +258,24 @@ class Subspace:
         flops, params: the range that they reach, or None when there is none.
     """
 
-    def __init__(self, space: SearchSpace, flops: Band, params: Band) -> None:
-        classes = space._classes
-        self._inside = np.ones(len(classes.ways), dtype=bool)
-        for amounts, band in ((classes.flops, flops), (classes.params, params)):
+    def __init__(self, space: SearchSpace, limits: Sequence[Limit]) -> None:
+        self._inside = np.ones(len(space._ways), dtype=bool)
+        for limit in limits:
+            amounts, band = space._amounts(limit.cost), limit.band
             if band.low is not None:
                 self._inside &= amounts >= band.low
             if band.high is not None:
                 self._inside &= amounts <= band.high
         self._numbers = np.flatnonzero(self._inside)
-        self._ends = np.cumsum(classes.ways[self._inside])
+        self._ends = np.cumsum(space._ways[self._inside])
         self.space = space
         self.count = int(self._ends[-1]) if len(self._ends) else 0
-        self.flops, self.params = (_reach(amounts[self._inside]) for amounts in (classes.flops, classes.params))
+        self.flops, self.params = map(self.reach, space._costs)
+
+    def reach(self, cost: Additive) -> Band | None:
+        """The range of a cost over all architectures within the budget, or None when there is none."""
+        amounts = self.space._amounts(cost)[self._inside]
+        return Band(int(amounts.min()), int(amounts.max())) if len(amounts) else None
 
     def __contains__(self, architecture: Architecture) -> bool:
         try:
@@ -275,23 +339,10 @@ class Subspace:
         return self.unrank(number + bisect_right(range(len(seen)), number, key=lambda i: seen[i] - i))
 
 
-def budget_text(flops: Band, params: Band) -> str:
+def budget_text(flops: Band, params: Band, *further: Limit) -> str:
     """``FLOPs at most 1.3 G and parameters at most 16 M``; ``any cost`` when nothing binds."""
-    bands = ((flops, "FLOPs"), (params, "parameters"))
-    return " and ".join(f"{unit} {band}" for band, unit in bands if band != ANY) or "any cost"
-
-
-@dataclass(frozen=True)
-class _Classes:
-    """Per cost class: FLOPs, parameters and how many architectures it has."""
-
-    flops: npt.NDArray[np.int64]
-    params: npt.NDArray[np.int64]
-    ways: npt.NDArray[Any]
-
-
-def _reach(amounts: npt.NDArray[np.int64]) -> Band | None:
-    return Band(int(amounts.min()), int(amounts.max())) if len(amounts) else None
+    parts = [f"{unit} {band}" for band, unit in ((flops, "FLOPs"), (params, "parameters")) if band != ANY]
+    return " and ".join([*parts, *(str(limit) for limit in further if limit.band != ANY)]) or "any cost"
 
 
 def _below(rng: np.random.Generator, bound: int) -> int:

@@ -41,6 +41,8 @@ def test_imports_go_one_way(room: str) -> None:
     [
         *("psvit", "psvit.arch", "psvit.cost", "psvit.zoo", "psvit.archfile", "psvit.draw", "psvit.inspect"),
         *("supernet.space", "supernet.describe", "search.evolution", "search.random_search", "search.loop"),
+        *("search.nsga2", "search.exhaustive", "search.racing", "search.tree", "search.front", "search.pick"),
+        *("search.trust", "search.report", "search.latency"),
     ],
 )
 def test_counting_and_searching_do_not_load_torch(module: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ class Data:
         self.config = config
         self.class_names = dataset.class_names
         self._dataset = dataset
-        self._normalize = Normalize(dataset.mean, dataset.std)
+        self.normalize = Normalize(dataset.mean, dataset.std)
 
     @property
     def classes(self) -> int:
@@ -185,7 +185,7 @@ class Data:
                     part = order[start : start + micro_batch].tolist()
                     yield _Key(part, epoch, seed_of(seed, "mix", step, micro, rank))
 
-        transform = TrainTransform(image_size, augment, self._normalize, images.size)
+        transform = TrainTransform(image_size, augment, self.normalize, images.size)
         return self._load(_TrainBatches(images, transform, seed, self.classes), keys())
 
     def eval_batches(self, split: str, image_size: tuple[int, int], batch_size: int) -> Iterator[Batch]:
@@ -194,10 +194,22 @@ class Data:
         Raises:
             ValueError: an image cannot be read.
         """
+        numbers = range(self.size(split))
+        batches = (numbers[start : start + batch_size] for start in numbers[::batch_size])
+        for pixels, labels in self.pixel_batches(split, image_size, batches):
+            yield self.normalize(pixels), labels
+
+    def pixel_batches(
+        self, split: str, image_size: tuple[int, int], batches: Iterable[Sequence[int]]
+    ) -> Iterator[Batch]:
+        """Images of a split by their numbers in it, as ``eval_batches`` but not normalised: uint8 (b, 3, *image_size).
+
+        Raises:
+            ValueError: an image cannot be read.
+        """
         images, indices = self._part(split)
-        transform = EvalTransform(image_size, self._normalize, self._dataset.photographs)
-        starts = range(0, len(indices), batch_size)
-        keys = (indices[start : start + batch_size].tolist() for start in starts)
+        transform = EvalTransform(image_size, self._dataset.photographs)
+        keys = (indices[list(numbers)].tolist() for numbers in batches)
         return self._load(_EvalBatches(images, transform), keys)
 
     def _load(self, batches: TorchDataset[Batch | ValueError], keys: Iterable[Any]) -> Iterator[Batch]:

@@ -1,8 +1,9 @@
 """From pictures to what a network sees: cut out, varied and normalised.
 
-In: uint8 (3, H, W). Out: float32 (3, h, w), normalised by the mean and standard deviation of the dataset. What a
-training image becomes is a function of the image and one seed, whatever else is in its batch; the state of torch's
-own random numbers is left as it was.
+In: uint8 (3, H, W). Out: float32 (3, h, w), normalised by the mean and standard deviation of the dataset; of an image
+that is scored uint8 (3, h, w), a quarter of the bytes, to be normalised where it is needed. What a training image
+becomes is a function of the image and one seed, whatever else is in its batch; the state of torch's own random numbers
+is left as it was.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class Normalize:
     std: Colour
 
     def __call__(self, images: Tensor) -> Tensor:
-        mean, std = (torch.tensor(colour).mul(255).view(3, 1, 1) for colour in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(colour, device=images.device).mul(255).view(3, 1, 1) for colour in (self.mean, self.std)
+        )
         return images.float().sub_(mean).div_(std)
 
 
@@ -50,11 +53,11 @@ class EvalTransform:
     """
 
     size: Size
-    normalize: Normalize
     photographs: bool
 
     def __call__(self, images: Sequence[Tensor]) -> Tensor:
-        return self.normalize(torch.stack([self._resize(image) for image in images]))
+        """uint8 images of any sizes to uint8 (n, 3, *size)."""
+        return torch.stack([self._resize(image) for image in images])
 
     def _resize(self, image: Tensor) -> Tensor:
         if not self.photographs or min(self.size) < EVAL_CROP_FROM:

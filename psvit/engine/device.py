@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
 
@@ -33,3 +36,19 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
         precision = "bf16" if device.type == "cuda" else "fp32"
     lower = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return torch.autocast(device.type, dtype=lower, enabled=lower != torch.float32)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may count on: four fifths of a GPU's free memory, half of a CPU's.
+
+    Processes of one run that torchrun has started on a machine without GPUs share its memory evenly.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * 0.8)
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    else:
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return free // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", 1))

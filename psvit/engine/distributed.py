@@ -56,5 +56,29 @@ class Processes:
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place; every process must call it."""
         if self.world > 1:
-            dist.all_reduce(values)
+            with _peers():
+                dist.all_reduce(values)
         return values
+
+    def broadcast(self, values: Tensor) -> Tensor:
+        """The main process's values, in place; every process must call it with the same shape and type."""
+        if self.world > 1:
+            with _peers():
+                dist.broadcast(values, src=0)
+        return values
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    """What the processes do together fails when one of them dies; a line says so instead of a traceback.
+
+    Raises:
+        ValueError: another process has died, or does not answer.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(
+            f"lost another process of this run ({str(error).splitlines()[0][:200]}); the report of torchrun names the "
+            "one that failed first. What was saved is kept, and the same command goes on"
+        ) from error

@@ -18,8 +18,9 @@ from psvit.files import write_text
 # Settings (and all below them) that a run may change when it goes on: they have no effect on its result, or are where a
 # file lies whose content is compared (``supernet``, ``arch``, ``data_root``).
 WITHOUT_EFFECT = (
-    *("data.workers", "workers", "recipe.checkpoint_every", "device", "runs", "name", "out"),
+    *("data.workers", "workers", "jobs", "recipe.checkpoint_every", "device", "runs", "name", "out"),
     *("supernet", "arch", "data_root"),
+    *("search.batch_size", "search.memory", "search.compile", "search.auto_minutes"),
     "search.trials",  # a finished search goes on when it is asked for more
 )
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from psvit.cost import Band
+from psvit.cost import Band, format_duration, parse_duration
 from psvit.zoo import SPACES
 from search.budget import Budget
 from search.config import BudgetConfig
+from search.latency import Conditions, LatencyTable
 from supernet.space import SearchSpace
 
 SPACE = SearchSpace(SPACES["1d_tiny_16"])
+WHERE = Conditions("Abacus 1", 1, 1, "fp32", "2.6.0", SPACE.spec)
+TABLE = LatencyTable(WHERE, 100_000, (200_000, 150_000, 120_000), (170_000, 130_000, 110_000))
 
 
 @pytest.mark.parametrize(
@@ -62,3 +65,80 @@ def test_a_budget_that_does_not_bind_is_noted() -> None:
     assert Budget(flops=Band(high=1842050688)).note(SPACE) is not None
     assert Budget(flops=Band(high=1842050687)).note(SPACE) is None
     assert Budget().note(SPACE) is None
+
+
+# ------------------------------------------------------------------------------------------------ latency
+
+
+def test_durations_are_read_exactly_and_printed_short() -> None:
+    read = {"2ms": 2_000_000, "500 us": 500_000, "1.5MS": 1_500_000, "0.3s": 300_000_000, "40ns": 40}
+    assert {text: parse_duration(text) for text in read} == read
+    for wrong in ("", "2", "ms", "2m", "-2ms", "2 hours", "1e3us", "2M"):
+        with pytest.raises(ValueError, match="is no duration; write a number with s, ms, us or ns, such as 2ms"):
+            parse_duration(wrong)
+    printed = {7: "7 ns", 1500: "1.5 us", 2_130_000: "2.13 ms", 2_134_567: "2.135 ms", 3 * 10**9: "3 s", 0: "0 ns"}
+    assert {amount: format_duration(amount) for amount in printed} == printed
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "json"),
+    [
+        ("2.13ms", "latency at most 2.13 ms", [None, 2_130_000]),
+        ("500us..2ms", "latency 500 us to 2 ms", [500_000, 2_000_000]),
+        ("1ms..", "latency at least 1 ms", [1_000_000, None]),
+    ],
+)
+def test_a_latency_is_read_and_shown(text: str, shown: str, json: list[int | None]) -> None:
+    budget = Budget.parse(BudgetConfig("1.3G", None, text), TABLE)
+    assert str(budget) == f"FLOPs at most 1.3 G and {shown}"
+    written = budget.to_json()
+    assert written["latency"] == json
+    assert written["latency_table"]["device"] == "Abacus 1"
+    assert written["latency_table"]["basic"] == [200_000, 150_000, 120_000]
+
+
+def test_without_a_latency_a_table_does_not_matter() -> None:
+    assert Budget.parse(BudgetConfig("1.3G"), TABLE) == Budget(Band.parse("1.3G"))
+    assert Budget.parse(BudgetConfig("1.3G"), TABLE).to_json().keys() == {"flops", "params"}
+
+
+@pytest.mark.parametrize(
+    ("text", "table", "message"),
+    [
+        (
+            "2ms",
+            None,
+            r"a budget of latency needs a table .* psvit-search latency, and give it as search\.latency\.table",
+        ),
+        ("2", TABLE, "'2' is no duration"),
+        ("2ms..1ms", TABLE, "the band 2,000,000..1,000,000 is upside down; write the smaller amount first"),
+    ],
+)
+def test_a_wrong_latency_is_refused(text: str, table: LatencyTable | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Budget.parse(BudgetConfig(latency=text), table)
+
+
+def test_a_budget_binds_in_its_latency() -> None:
+    budget = Budget.parse(BudgetConfig("1.29G..1.3G", None, "1.9ms..2ms"), TABLE)
+    by_flops = Budget(budget.flops).feasible(SPACE)
+    expected = [network for network in by_flops if 1_900_000 <= TABLE.predict(network) <= 2_000_000]
+    assert 0 < len(expected) < by_flops.count
+    assert list(budget.feasible(SPACE)) == list(budget.within(SPACE)) == expected
+
+
+def test_a_latency_that_nothing_meets_is_refused_in_one_line() -> None:
+    with pytest.raises(ValueError, match="no architecture") as refusal:
+        Budget.parse(BudgetConfig(latency="0.5ms"), TABLE).feasible(SPACE)
+    assert str(refusal.value) == (
+        "no architecture of 1d_tiny_16 meets latency at most 500 us: the space reaches 570 us to 2.92 ms latency; "
+        "the nearest is B-B-B with 358,922,688 FLOPs and 4,288,168 parameters and 570 us latency"
+    )
+
+
+def test_a_latency_that_does_not_bind_is_noted() -> None:
+    note = Budget.parse(BudgetConfig(latency="3ms"), TABLE).note(SPACE)
+    assert note is not None
+    assert "(latency at most 3 ms) does not bind: all 250,047 architectures" in note
+    assert note.endswith("parameters and 570 us to 2.92 ms latency")
+    assert Budget.parse(BudgetConfig(latency="2.9ms"), TABLE).note(SPACE) is None

@@ -21,7 +21,7 @@ def history(trials=40, seed=0):
     flops = rng.integers(2_000_000, 8_000_000, trials)
     top1 = 0.9 + 0.01 * flops / 8e6 + rng.normal(0, 0.005, trials)
     frame = pd.DataFrame({"number": np.arange(1, trials + 1), "layers": layers, "flops": flops, "params": flops // 40})
-    return frame.assign(top1=top1, loss=1 - top1, generation=np.arange(trials) // 10)
+    return frame.assign(top1=top1, loss=1 - top1, images=100, generation=np.arange(trials) // 10)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from psvit.cost import Band
 from psvit.zoo import SPACES
 from search.evolution import Evolution, edits
 from search.history import Trial
+from search.nsga2 import Nsga2
 from search.random_search import RandomSearch
 from search.searcher import Searcher
 from supernet.space import SearchSpace, Subspace
@@ -60,8 +61,10 @@ def as_tried(layers: Iterable[str], top1: Sequence[float]) -> list[Trial]:
         lambda subspace, seed: Evolution(subspace, seed, population=10, parents=4),
         lambda subspace, seed: Evolution(subspace, seed, population=10, parents=1, mutation=1.0),
         lambda subspace, seed: Evolution(subspace, seed, population=10, parents=4, mutation=0.0),
+        lambda subspace, seed: Nsga2(subspace, seed, population=10),
+        lambda subspace, seed: Nsga2(subspace, seed, population=4, mutation=0.0),
     ],
-    ids=["random", "evolution", "mutation", "crossover"],
+    ids=["random", "evolution", "mutation", "crossover", "nsga2", "nsga2-crossover"],
 )
 class TestEverySearcher:
     def test_stays_within_the_budget(self, make: Make) -> None:
@@ -116,9 +119,11 @@ class TestEverySearcher:
 
 def test_searches_do_not_depend_on_the_hash_seed() -> None:
     code = (
-        "from search.evolution import Evolution; from search.random_search import RandomSearch\n"
+        "from search.evolution import Evolution; from search.nsga2 import Nsga2\n"
+        "from search.random_search import RandomSearch\n"
         "from tests.search.test_searchers import CHEAP, search\n"
-        "for searcher in (Evolution(CHEAP, 0, 10, 4), RandomSearch(CHEAP, 0)): print(*search(searcher, *[10] * 5))"
+        "for searcher in (Evolution(CHEAP, 0, 10, 4), Nsga2(CHEAP, 0, 10), RandomSearch(CHEAP, 0)):\n"
+        "    print(*search(searcher, *[10] * 5))"
     )
     root = Path(__file__).parents[2]
     printed = {

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 from psvit.arch import Architecture, CellPath, NetworkSpec
-from psvit.cost import Band, network_cost
+from psvit.cost import Band, format_duration, network_cost
 from psvit.zoo import SPACES
 from supernet.config import SpaceConfig
 from supernet.describe import DescribeConfig, describe
-from supernet.space import SearchSpace
+from supernet.space import ANY, Additive, Limit, SearchSpace
 
 SMALL = SearchSpace(NetworkSpec("2d", (16, 16), 4, (8, 16), (1, 2), 5), cells=3)
 TINY_16 = SearchSpace(SPACES["1d_tiny_16"])
+# latencies in nanoseconds, made up: one where sharing does not pay in the second stage
+LATENCY = Additive("latency", 12_345, (900, 700), (400, 800), format_duration)
+TINY_LATENCY = Additive("latency", 411_111, (93_001, 61_003, 52_007), (71_013, 63_005, 31_011), format_duration)
 
 
 def valid_paths(stages: int, cells: int) -> set[tuple[str, ...]]:
@@ -236,6 +239,86 @@ def test_a_budget_that_nothing_meets_is_refused_with_range_and_nearest() -> None
         replace(SMALL, spec=replace(SMALL.spec, name="")).feasible(Band.parse("1G.."), Band.parse("1"))
     assert "of this space meets FLOPs at least 1 G and parameters at most 1: the space reaches " in str(refusal.value)
     assert TINY_16.feasible(Band.parse("358922688")).count == 1
+
+
+# ------------------------------------------------------------------------------------------------ further costs
+
+
+def added_up(cost: Additive, layers: str) -> int:
+    """A cost, layer by layer."""
+    amounts = {"B": cost.basic, "S": cost.sharing}
+    return cost.fixed + sum(amounts[letter][stage] for stage, word in enumerate(layers.split("-")) for letter in word)
+
+
+@pytest.mark.parametrize("band", [Band(high=15_000), Band(14_000, 15_000), Band(low=14_900), Band(14_745, 14_745)])
+@pytest.mark.parametrize("flops", [ANY, Band(high=network_cost(SMALL.spec, Architecture.parse("BB-BB")).flops)])
+def test_a_further_cost_bounds_exactly(band: Band, flops: Band) -> None:
+    subspace = SMALL.within(flops, ANY, Limit(LATENCY, band))
+    members = [
+        network
+        for network in SMALL.within()
+        if SMALL.cost(network).flops in flops and added_up(LATENCY, str(network)) in band
+    ]
+    assert 0 < subspace.count == len(members) < SMALL.architectures
+    assert list(subspace) == [subspace.unrank(number) for number in range(subspace.count)] == members
+    assert [subspace.rank(network) for network in members] == list(range(len(members)))
+    assert all((network in subspace) == (network in members) for network in SMALL.within())
+    latencies = [added_up(LATENCY, str(network)) for network in members]
+    assert subspace.reach(LATENCY) == Band(min(latencies), max(latencies))
+    assert latencies == [LATENCY.of(network) for network in members]
+    rng = np.random.default_rng(0)
+    draws = [subspace.draw(rng) for _ in range(subspace.count * 100)]
+    assert set(draws) == set(members)
+    if len(members) > 1:
+        assert_uniform(draws, len(members))
+
+
+@pytest.mark.parametrize(("flops", "low", "high"), [(None, None, 1_200_000), ("1.2G..1.3G", 1_300_000, 1_350_000)])
+def test_a_latency_within_the_paper_s_space(
+    costs: dict[str, tuple[int, int]], flops: str | None, low: int | None, high: int
+) -> None:
+    bands = Band.parse(flops), Band(low, high)
+    members = {
+        layers for layers, cost in costs.items() if cost[0] in bands[0] and added_up(TINY_LATENCY, layers) in bands[1]
+    }
+    subspace = TINY_16.within(bands[0], ANY, Limit(TINY_LATENCY, bands[1]))
+    assert 0 < subspace.count == len(members)
+    rng = np.random.default_rng(0)
+    assert {str(subspace.draw(rng)) for _ in range(300)} <= members
+    for number in np.linspace(0, subspace.count - 1, 50).astype(int):
+        network = subspace.unrank(int(number))
+        assert str(network) in members
+        assert subspace.rank(network) == number
+
+
+def test_two_further_costs_bind_both() -> None:
+    energy = Additive("energy", 5, (1, 3), (2, 1))
+    subspace = SMALL.within(ANY, ANY, Limit(LATENCY, Band(high=15_000)), Limit(energy, Band(low=12)))
+    expected = [n for n in SMALL.within() if LATENCY.of(n) <= 15_000 and energy.of(n) >= 12]
+    assert list(subspace) == expected != []
+
+
+def test_nearest_and_reach_of_a_further_cost(costs: dict[str, tuple[int, int]]) -> None:
+    limit = Limit(TINY_LATENCY, Band(1_500_000, 1_500_001))
+    bands = Band(high=700_000_000), ANY, limit
+    latencies = {layers: added_up(TINY_LATENCY, layers) for layers in costs}
+    amounts = zip([flops for flops, _ in costs.values()], latencies.values(), strict=True)
+    miss = [
+        max(flops / 700_000_000 - 1, 0) + max(1 - latency / 1_500_000, 0) + max(latency / 1_500_001 - 1, 0)
+        for flops, latency in amounts
+    ]
+    nearest = str(TINY_16.nearest(*bands))
+    assert miss[list(costs).index(nearest)] == pytest.approx(min(miss), rel=1e-12)
+    assert min(miss) > 0
+    with pytest.raises(ValueError, match="no architecture") as refusal:
+        TINY_16.feasible(*bands)
+    assert str(refusal.value) == (
+        "no architecture of 1d_tiny_16 meets FLOPs at most 700 M and latency 1.5 ms to 1.5 ms: the space reaches "
+        f"358.923 M to 1.84205 G FLOPs and {format_duration(min(latencies.values()))} to "
+        f"{format_duration(max(latencies.values()))} latency; the nearest is {nearest} with {costs[nearest][0]:,} "
+        f"FLOPs and {costs[nearest][1]:,} parameters and {format_duration(latencies[nearest])} latency"
+    )
+    assert SMALL.within(Band(high=1)).reach(LATENCY) is None
 
 
 def test_describe_prints_counts_and_reach(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,70 @@
+"""``search=auto``: exhaustive search where it ends in acceptable time, else evolution."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from psvit.engine.device import pick_device
+from psvit.engine.distributed import Processes
+from search.budget import Budget
+from search.config import SearchRunConfig
+from search.evaluator import Evaluator
+from search.exhaustive import Exhaustive
+from search.measure import latency_table
+from search.run import TOGETHER, make_evaluator, open_search_data
+from supernet.checkpoint import TrainedSupernet
+from supernet.space import Subspace
+
+_MOST = 2**20  # architectures; more are not listed
+_SAMPLE = 64  # architectures that are timed
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A searcher, and why."""
+
+    searcher: str
+    why: str
+
+
+def choose(config: SearchRunConfig, minutes: float) -> Choice:
+    """Exhaustive search if it is predicted to end within so many minutes here, else evolution.
+
+    Raises:
+        ValueError: what a search would refuse.
+    """
+    trained = TrainedSupernet.open(Path(config.supernet))
+    device = pick_device(config.device)
+    settings = config.search
+    table = None
+    if settings.budget.latency:
+        table = latency_table(settings.latency, trained.space, device, Path(config.out))
+    allowed = Budget.parse(settings.budget, table).feasible(trained.space)
+    many = f"{allowed.count:,} architectures are within the budget"
+    if allowed.count > _MOST:
+        return Choice("evolution", f"{many}, too many to score them all")
+    data = open_search_data(trained, config.data_root, config.workers)
+    predicted = predict_seconds(make_evaluator(config, trained, data, device, Processes()), allowed) / 60
+    if predicted <= minutes:
+        return Choice("exhaustive", f"{many}; scoring them all is predicted to take {predicted:.1f} minutes")
+    return Choice(
+        "evolution",
+        f"{many}; scoring them all is predicted to take {predicted:.1f} minutes, more than auto_minutes={minutes:g}",
+    )
+
+
+def predict_seconds(evaluator: Evaluator, allowed: Subspace) -> float:
+    """How long scoring all architectures will take, by the multiply-adds and the time of a few on one batch."""
+    architectures = Exhaustive(allowed).ask(allowed.count)
+    middle = max(0, len(architectures) // 2 - _SAMPLE // 2)
+    sample = architectures[middle : middle + _SAMPLE]
+    images = range(min(evaluator.batch_size, evaluator.images))
+    evaluator.outcomes(sample[:4], images)  # decodes the images, and compiles
+    began = time.perf_counter()
+    evaluator.outcomes(sample, images)
+    seconds = time.perf_counter() - began
+    chunks = [architectures[first : first + TOGETHER] for first in range(0, len(architectures), TOGETHER)]
+    work = sum(evaluator.flops(chunk) for chunk in chunks) * evaluator.images
+    return seconds * work / (evaluator.flops(sample) * len(images))

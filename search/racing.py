@@ -1,0 +1,185 @@
+"""Racing: score all on a few images, drop what can no longer be among the best, score the rest on more.
+
+An architecture is dropped when it is worse than each of the ``keep`` leaders by an exact sign test on the images that
+one of the two classifies rightly and the other does not. The search split is finite, and scoring it whole is the truth
+that is raced for; so is the test (a hypergeometric one: the images not seen yet bound what can still come). It is
+corrected for all comparisons: an architecture that belongs to the true best ``keep`` has at least one leader that is
+not better, so that ``keep`` x architectures x rounds tests may err, each with an equal part of 1 - confidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from psvit.arch import Architecture
+from psvit.files import append_bytes
+from search.history import identify
+
+if TYPE_CHECKING:
+    from search.evaluator import Outcomes
+
+_FIRST = 64  # images of the first round, at least
+_CHUNK = 512  # architectures that are scored together and recorded at a time
+
+Right = npt.NDArray[np.bool_]  # (architectures, images)
+Numbers = npt.NDArray[np.int64]
+
+
+def schedule(images: int) -> list[int]:
+    """How many images have been seen after each round: all after the last, half as many after each before."""
+    ends = [images]
+    while ends[0] >= 2 * _FIRST:
+        ends.insert(0, ends[0] // 2)
+    return ends
+
+
+def p_no_worse(ahead: Numbers, behind: Numbers, unseen: int) -> npt.NDArray[np.float64]:
+    """Probability, at most, to see an architecture so far behind a rival that is no better over all images.
+
+    Args:
+        ahead: images that the architecture alone has right.
+        behind: images that the rival alone has right.
+        unseen: images that have not been looked at yet.
+
+    If it is no worse over all images, of the 2K on which the two differ the rival wins K at most; among the ``ahead +
+    behind`` of them that were seen the rival's wins are hypergeometric, and most widely spread where K is largest.
+    """
+    from scipy.stats import hypergeom
+
+    pairs, place = np.unique(np.stack([ahead, behind]), axis=1, return_inverse=True)
+    seen = pairs.sum(axis=0)
+    most = (seen + unseen) // 2
+    p = hypergeom.sf(pairs[1] - 1, 2 * most, most, seen)
+    p = np.where(most < pairs[1], 0.0, p)  # it cannot catch up any more
+    return p[place.ravel()]
+
+
+def survivors(right: Right, unseen: int, keep: int, level: float) -> npt.NDArray[np.bool_]:
+    """Which architectures may still be among the best ``keep`` over all images.
+
+    Args:
+        right: (architectures, images) what each has right of the images seen so far.
+        unseen: images that have not been looked at yet.
+        level: probability with which a single test may err.
+    """
+    counts = right.sum(axis=1)
+    leaders = np.argsort(-counts, kind="stable")[:keep]
+    columns = right[leaders].T.astype(np.float32)  # counts are exact in float32 up to 2^24 images
+    blocks = (right[first : first + 4096] for first in range(0, len(right), 4096))
+    both = np.concatenate([block.astype(np.float32) @ columns for block in blocks]).astype(np.int64)
+    alive = np.zeros(len(right), dtype=bool)
+    for leader, with_leader in zip(leaders, both.T, strict=True):
+        alive |= p_no_worse(counts - with_leader, counts[leader] - with_leader, unseen) > level
+    return alive
+
+
+@dataclass(frozen=True)
+class Raced:
+    """What a race tells of each architecture.
+
+    Attributes:
+        images: how many images it was scored on; all for those that were not dropped.
+        top1, loss: on these; NaN for one whose logits are not finite.
+        round: the last round that it took part in, from 0.
+        report: what the race did, as plain values: see ``race.json``.
+    """
+
+    images: Numbers
+    top1: npt.NDArray[np.float64]
+    loss: npt.NDArray[np.float64]
+    round: Numbers
+    report: dict[str, Any]
+
+
+def race(
+    outcomes: Callable[[Sequence[Architecture], range], Outcomes],
+    flops: Callable[[Sequence[Architecture]], int],
+    architectures: Sequence[Architecture],
+    images: int,
+    keep: int,
+    confidence: float,
+    folder: Path,
+    identity: dict[str, Any],
+) -> Raced:
+    """Race architectures for the best ``keep`` of them on ``images`` images.
+
+    What has been scored lies in ``round_1.bin``, ``round_2.bin``, ... in the folder, from which a race that was killed
+    goes on; the rest follows from these files.
+
+    Args:
+        outcomes: scores architectures on a range of images.
+        flops: multiply-adds an image of scoring architectures together; for the report.
+        keep: how many leaders.
+        confidence: probability, at least, that the true best ``keep`` are among those scored on all images.
+        identity: what is searched, as for :class:`search.history.History`; kept in ``rounds.json``.
+
+    Raises:
+        ValueError: the folder holds the rounds of another race.
+    """
+    identify(folder / "rounds.json", identity, begun=any(folder.glob("round_*.bin")))
+    ends = schedule(images)
+    level = (1 - confidence) / (keep * len(architectures) * max(1, len(ends) - 1))
+    alive = np.arange(len(architectures))
+    right = np.zeros((len(architectures), 0), dtype=bool)
+    losses = np.zeros(len(architectures))  # sums
+    counts, seen, last = (np.zeros(len(architectures), dtype=np.int64) for _ in range(3))
+    rounds: list[dict[str, int]] = []
+    spent = 0  # multiply-adds
+    for number, (first, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        contenders = [architectures[i] for i in alive.tolist()]
+        title = f"round {number + 1} of {len(ends)}"
+        new, added = _score_round(outcomes, contenders, range(first, end), folder / f"round_{number + 1}.bin", title)
+        spent += (end - first) * _flops(flops, contenders)
+        right = np.concatenate([right, new], axis=1)
+        losses[alive] += added
+        counts[alive], seen[alive], last[alive] = right.sum(axis=1), end, number
+        stays = np.isfinite(losses[alive])
+        if end < images:
+            stays[stays] = survivors(right[stays], images - end, keep, level)
+        rounds.append(
+            {"images": end - first, "total_images": end, "architectures": len(alive), "kept": int(stays.sum())}
+        )
+        alive, right = alive[stays], right[stays]
+    top1 = np.where(np.isnan(losses), math.nan, counts / seen)
+    report: dict[str, Any] = {"confidence": confidence, "k": keep, "rounds": rounds}
+    report["madds"] = {"race": spent, "full": images * _flops(flops, architectures)}
+    report["image_share"] = int(seen.sum()) / (images * len(architectures))
+    return Raced(seen, top1, losses / seen, last, report)
+
+
+def _flops(flops: Callable[[Sequence[Architecture]], int], architectures: Sequence[Architecture]) -> int:
+    chunks = (architectures[first : first + _CHUNK] for first in range(0, len(architectures), _CHUNK))
+    return sum(flops(chunk) for chunk in chunks)
+
+
+def _score_round(
+    outcomes: Callable[[Sequence[Architecture], range], Outcomes],
+    architectures: Sequence[Architecture],
+    images: range,
+    path: Path,
+    title: str,
+) -> tuple[Right, npt.NDArray[np.float64]]:
+    """What each has right of some images, and the sum of its losses; what is on file is not scored again."""
+    row = np.dtype([("loss", "<f8"), ("right", "u1", (-(-len(images) // 8),))])
+    whole = path.stat().st_size // row.itemsize if path.exists() else 0
+    if whole < len(architectures):
+        whole -= whole % _CHUNK  # a chunk that was cut short does not count
+    with tqdm(total=len(architectures), desc=title, unit="arch", initial=whole, disable=None) as bar:
+        for first in range(whole, len(architectures), _CHUNK):
+            chunk = architectures[first : first + _CHUNK]
+            scored = outcomes(chunk, images)
+            rows = np.empty(len(chunk), dtype=row)
+            rows["loss"] = scored.loss.sum(axis=1, dtype=np.float64)
+            rows["right"] = np.packbits(scored.right, axis=1)
+            append_bytes(path, rows.tobytes(), first * row.itemsize)
+            bar.update(len(chunk))
+    rows = np.fromfile(path, dtype=row, count=len(architectures))
+    return np.unpackbits(rows["right"], axis=1, count=len(images)).astype(bool), rows["loss"]

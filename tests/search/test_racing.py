@@ -1,0 +1,159 @@
+"""Racing: the test against brute force, races against full scoring, and races that are killed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from psvit.arch import Architecture, NetworkSpec
+from search.racing import p_no_worse, race, schedule, survivors
+from supernet.space import SearchSpace
+
+SPACE = SearchSpace(NetworkSpec("2d", (16, 16), 4, (8, 16, 24), (1, 2, 3), 5), cells=3)
+ALL = sorted(SPACE.within())
+PLACE = {architecture: row for row, architecture in enumerate(ALL)}
+
+
+@dataclass
+class Outcome:
+    right: np.ndarray
+    loss: np.ndarray
+
+
+class Table:
+    """Made-up outcomes of all architectures on all images, of which some are read; is killed at one of its calls."""
+
+    def __init__(self, images: int, seed: int, spread: float = 1.5, killed_at: int | None = None) -> None:
+        rng = np.random.default_rng(seed)
+        ease, skill = rng.normal(size=images), rng.normal(scale=spread, size=(len(ALL), 1)) + 1
+        self.right = rng.random((len(ALL), images)) < 1 / (1 + np.exp(-ease - skill))
+        self.loss = np.where(self.right, 0.1, 2.0).astype(np.float32) + rng.random(self.right.shape).astype(np.float32)
+        self.calls, self.killed_at = 0, killed_at
+        self.scored: Counter[tuple[Architecture, int]] = Counter()
+
+    def __call__(self, architectures: Sequence[Architecture], images: range) -> Outcome:
+        self.calls += 1
+        if self.calls == self.killed_at:
+            raise KeyboardInterrupt
+        self.scored.update((a, i) for a in architectures for i in images)
+        rows = [PLACE[architecture] for architecture in architectures]
+        part = slice(images.start, images.stop)
+        return Outcome(self.right[rows, part], self.loss[rows, part])
+
+    def order(self) -> list[int]:
+        return sorted(range(len(ALL)), key=lambda i: (-self.right[i].sum(), self.loss[i].sum(dtype=np.float64)))
+
+
+def flops(architectures: Sequence[Architecture]) -> int:
+    return 10 * len(architectures)
+
+
+def test_rounds_double() -> None:
+    assert schedule(143) == [71, 143]
+    assert schedule(10_000) == [78, 156, 312, 625, 1250, 2500, 5000, 10_000]
+    assert schedule(50) == [50]
+
+
+def test_the_test_is_the_worst_case_over_all_that_can_still_come() -> None:
+    """Against all populations of 8 images in which the rival is no better, and all samples of 4 of them."""
+    seen, unseen = 4, 4
+    worst: dict[tuple[int, int], float] = {}
+    for ahead in range(9):
+        for behind in range(min(ahead, 8 - ahead) + 1):
+            population = [1] * ahead + [-1] * behind + [0] * (8 - ahead - behind)
+            samples = list(combinations(population, seen))
+            for drawn in range(seen + 1):  # images on which the two differ
+                of_that_size = [sample for sample in samples if sum(map(abs, sample)) == drawn]
+                for losses in range(drawn + 1):
+                    if of_that_size:
+                        tail = sum(sample.count(-1) >= losses for sample in of_that_size) / len(of_that_size)
+                        pair = (drawn - losses, losses)
+                        worst[pair] = max(worst.get(pair, 0.0), tail)
+    for (ahead, behind), p in worst.items():
+        if behind > ahead:  # else nothing is ever dropped
+            found = p_no_worse(np.array([ahead]), np.array([behind]), unseen)[0]
+            assert found >= p - 1e-12, (ahead, behind)
+            assert found == pytest.approx(p, abs=0.12)  # not needlessly careful
+    assert p_no_worse(np.array([0, 0]), np.array([3, 3]), 2).tolist() == [0.0, 0.0]  # two images cannot undo three
+
+
+def test_only_what_is_worse_than_every_leader_is_dropped() -> None:
+    right = np.zeros((4, 100), dtype=bool)
+    right[0, :90] = right[1, :88] = right[2, 5:70] = True  # the last is never right
+    assert survivors(right, 1000, 1, 1e-3).tolist() == [True, True, False, False]
+    assert survivors(right, 1000, 3, 1e-3).tolist() == [True, True, True, False]
+    assert survivors(right, 1000, 3, 0.0).tolist() == [True] * 4
+    assert survivors(right, 10, 1, 0.0).tolist() == [True, True, False, False]  # 10 images cannot make up for 25
+
+
+def test_a_race_finds_what_full_scoring_finds(tmp_path: Path) -> None:
+    used = []
+    for seed in range(20):
+        table, folder = Table(1000, seed), tmp_path / str(seed)
+        folder.mkdir()
+        raced = race(table, flops, ALL, 1000, keep=3, confidence=0.95, folder=folder, identity={})
+        finished = np.flatnonzero(raced.images == 1000)
+        assert set(table.order()[:3]) <= set(finished)
+        for i in range(len(ALL)):
+            seen = slice(0, raced.images[i])
+            assert raced.top1[i] == pytest.approx(table.right[i, seen].mean(), abs=1e-12)
+            assert raced.loss[i] == pytest.approx(table.loss[i, seen].mean(dtype=np.float64), abs=1e-6)
+        rounds = raced.report["rounds"]
+        assert sum(r["images"] * r["architectures"] for r in rounds) == raced.images.sum() == len(table.scored)
+        assert raced.report["madds"] == {"race": 10 * raced.images.sum(), "full": 10 * 1000 * len(ALL)}
+        assert set(table.scored.values()) == {1}
+        assert [r["kept"] for r in rounds[:-1]] == [r["architectures"] for r in rounds[1:]]
+        used.append(raced.report["image_share"])
+    assert max(used) < 0.5
+
+
+def test_equal_architectures_are_all_kept(tmp_path: Path) -> None:
+    """The confidence holds where it is hardest: many that are as good as the best."""
+    table = Table(500, 0)
+    table.right[:] = np.random.default_rng(1).random(table.right.shape) < 0.8
+    raced = race(table, flops, ALL, 500, keep=1, confidence=0.95, folder=tmp_path, identity={})
+    assert (raced.images == 500).sum() > 0.95 * len(ALL)
+    assert raced.images[table.order()[0]] == 500
+
+
+def test_without_logits_an_architecture_is_out(tmp_path: Path) -> None:
+    table = Table(200, 0)
+    best = table.order()[0]
+    table.loss[best, 5] = np.nan
+    raced = race(table, flops, ALL, 200, keep=3, confidence=0.95, folder=tmp_path, identity={})
+    assert np.isnan(raced.top1[best])
+    assert np.isnan(raced.loss[best])
+    assert raced.images[best] == 100
+    assert np.isfinite(np.delete(raced.top1, best)).all()
+
+
+def test_killed_anywhere_and_resumed_equals_unbroken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.racing._CHUNK", 100)
+    unbroken = Table(300, 0)
+    (tmp_path / "unbroken").mkdir()
+    expected = race(unbroken, flops, ALL, 300, 2, 0.9, tmp_path / "unbroken", {})
+    for call in range(1, unbroken.calls + 1):
+        folder = tmp_path / str(call)
+        folder.mkdir()
+        first, second = Table(300, 0, killed_at=call), Table(300, 0)
+        with pytest.raises(KeyboardInterrupt):
+            race(first, flops, ALL, 300, 2, 0.9, folder, {})
+        if last := sorted(folder.glob("round_*.bin"))[-1:]:  # and the last write was cut short
+            last[0].write_bytes(last[0].read_bytes()[:-7])
+        found = race(second, flops, ALL, 300, 2, 0.9, folder, {})
+        assert found.report == expected.report
+        for name in ("images", "top1", "loss", "round"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        assert set(first.scored) | set(second.scored) == set(unbroken.scored)
+
+
+def test_rounds_of_another_race_are_refused(tmp_path: Path) -> None:
+    race(Table(200, 0), flops, ALL, 200, 1, 0.95, tmp_path, {"supernet": "a"})
+    with pytest.raises(ValueError, match="scores of another search: supernet was a and is b"):
+        race(Table(200, 0), flops, ALL, 200, 1, 0.95, tmp_path, {"supernet": "b"})

@@ -1,0 +1,365 @@
+"""The page of a search: complete, closed to the outside, harmless, and there for unfinished runs too."""
+
+import base64
+import json
+import math
+import shlex
+from collections.abc import Callable
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from omegaconf import OmegaConf
+from scipy.stats import binomtest
+
+from psvit.arch import Architecture
+from psvit.cost import Band
+from psvit.files import sha256
+from psvit.zoo import SPACES
+from psvit_search import COMMANDS, composer, main, parse
+from search.config import BudgetConfig, ReportConfig, SearchConfig, SearchRunConfig
+from search.front import pareto_front
+from search.history import History, Trial
+from search.latency import Conditions, LatencyTable
+from search.rank import correlations
+from search.report import report, report_search
+from search.trust import top_table
+from supernet.space import SearchSpace
+
+SPACE = SearchSpace(SPACES["2d_mini_4"])
+WINNER = "BS-BSS-BBS"
+PNG = b"\x89PNG\r\n\x1a\n not a real one"
+# what has no end tag, and what may load or run something
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+ACTIVE = {"script", "iframe", "object", "embed", "link", "base", "form", "audio", "video", "svg", "input", "button"}
+
+
+class Page(HTMLParser):
+    """The tags, attributes and text of a page whose every tag is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value) for key, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        if tag in ("td", "th", "small"):
+            self.text += " "
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+
+def trial(layers: str, top1: float, loss: float, images: int = 90) -> Trial:
+    architecture = Architecture.parse(layers)
+    cost = SPACE.cost(architecture)
+    return Trial(architecture, cost.flops, cost.params, top1, loss, images, generation=0)
+
+
+def write_history(path: Path, trials: list[Trial], **more: object) -> None:
+    identity = {
+        "supernet_sha256": "5upe7ne7",
+        "space": asdict(SPACE.spec) | {"cells": SPACE.cells},
+        "search_split": {"dataset": "digits", "seed": 0, "fraction": 0.1, "images": 90, "sha256": "5p117"},
+        "placements": 0,
+        "seed": 3,
+        "budget": {"flops": [None, 4_000_000], "params": [None, None]},
+        "searcher": "random",
+    }
+    History(path, identity | more).append(trials)
+
+
+@pytest.fixture
+def trials() -> list[Trial]:
+    """The winner, 29 that are worse, and 25 that failed."""
+    within = SPACE.within()
+    drawn = np.random.default_rng(0).choice(within.count, 54, replace=False)
+    layers = [str(within.unrank(int(number))) for number in drawn]
+    assert not {WINNER, "B-B-B", "BBB-B-B"} & set(layers)
+    scored = [trial(name, 0.9 - 0.01 * (number // 2), 0.3 + number / 100) for number, name in enumerate(layers[:29])]
+    failed = [trial(name, math.nan, math.nan) for name in layers[29:]]
+    return [*scored[:7], trial(WINNER, 83 / 90, 0.25), *scored[7:], *failed]
+
+
+@pytest.fixture
+def bare(tmp_path: Path, trials: list[Trial]) -> Path:
+    """A run folder with nothing but its history."""
+    folder = tmp_path / "runs" / "digits" / "random-4M"
+    write_history(folder / "history.csv", trials)
+    return folder
+
+
+@pytest.fixture
+def config(bare: Path) -> SearchRunConfig:
+    settings = SearchConfig(budget=BudgetConfig("4M"), searcher="random", trials=55, mutation=0.25)
+    return SearchRunConfig(out=str(bare), supernet="runs/it's [1]/supernet", seed=3, search=settings)
+
+
+@pytest.fixture
+def whole(bare: Path, trials: list[Trial], config: SearchRunConfig) -> Path:
+    """A run folder with all files that a search and a ranking may write."""
+    scored = [each for each in trials if not each.failed]
+    best = sorted(scored, key=lambda each: each.merit)[:20]
+    rng = np.random.default_rng(0)
+    right = rng.random((20, 90)) < np.array([[each.top1] for each in best])
+    top_table(best, right, rng.random((20, 90)).astype(np.float32), seed=3).to_csv(bare / "top.csv", index=False)
+    pareto_front(History(bare / "history.csv").frame()).to_csv(bare / "front.csv", index=False)
+    write_history(
+        bare / f"baseline_{WINNER}.csv",
+        [trial("BS-BS-B", 0.88, 0.3), trial("B-BS-BS", 0.93, 0.3), trial("B-B-BSS", 0.86, 0.3)],
+    )
+    result = {"layers": WINNER, "command": "psvit-search random --flops 4M seed=3"}
+    (bare / "result.json").write_text(json.dumps(result))
+    race = {
+        "confidence": 0.95,
+        "k": 1,
+        "rounds": [
+            {"images": 36, "total_images": 36, "architectures": 4450, "kept": 1211},
+            {"images": 54, "total_images": 90, "architectures": 1211, "kept": 1211},
+        ],
+        "madds": {"race": 250_000_000, "full": 1_000_000_000},
+        "image_share": 0.4,
+    }
+    (bare / "race.json").write_text(json.dumps(race))
+    (bare / "config.yaml").write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+    (bare / "versions.json").write_text('{"psvit-search": "0.1.0", "torch": "2.99.9"}')
+    for name in ("scores", "progress", "architecture"):
+        (bare / f"{name}.png").write_bytes(PNG + name.encode())
+    names = ("inherited_top1", "inherited_loss", "alone_top1", "alone_loss")
+    frame = pd.DataFrame(rng.random((9, 4)), columns=list(names)).assign(flops=range(9), layers=list("abcdefghi"))
+    for rank, supernet in (("rank", "5upe7ne7"), ("rank-4M", "another")):
+        folder = bare.parent / rank
+        folder.mkdir()
+        figures = correlations(frame if rank == "rank" else frame.head(5), seed=0)
+        (folder / "rank.json").write_text(json.dumps({**figures, "how": {"supernet_sha256": supernet}}))
+        (folder / "rank.png").write_bytes(PNG + rank.encode())
+    return bare
+
+
+def read(folder: Path) -> Page:
+    page = report(folder)
+    assert page == folder / "report.html"
+    return Page(page.read_text(encoding="utf-8"))
+
+
+def test_the_page_is_closed_to_the_outside(whole: Path) -> None:
+    page = read(whole)
+    assert not ACTIVE & set(page.tags)
+    addresses = [value for _, key, value in page.attributes if key in ("src", "href", "srcset", "action", "data")]
+    assert addresses
+    assert all(address and address.startswith("data:image/png;base64,") for address in addresses)
+    assert not [key for _, key, _ in page.attributes if key.startswith("on") or key == "style"]
+    html = (whole / "report.html").read_text()
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "url(" not in html
+    assert "@import" not in html
+    policy = {value for tag, key, value in page.attributes if (tag, key) == ("meta", "content")}
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in policy
+
+
+def test_pictures_are_in_the_page_and_described(whole: Path) -> None:
+    page = read(whole)
+    shown = [value for tag, key, value in page.attributes if (tag, key) == ("img", "src")]
+    pictures = [base64.b64decode(str(value).partition(",")[2]) for value in shown]
+    assert pictures == [PNG + name for name in (b"scores", b"progress", b"architecture", b"rank")]
+    described = [value for tag, key, value in page.attributes if (tag, key) == ("img", "alt")]
+    assert len(described) == 4
+    assert all(described)
+
+
+def test_what_it_says(whole: Path, config: SearchRunConfig) -> None:
+    text = " ".join(read(whole).text.split())
+    within = SPACE.within(flops=Band(high=4_000_000)).count
+    best = next(each for each in History(whole / "history.csv").trials if str(each.architecture) == WINNER)
+    for fact in (
+        f"{WINNER}: FLOPs at most 4 M",
+        "250,047",
+        f"{within:,} (",
+        f"{30:,} ({30 / within:.1%}".replace("%", " %"),
+        f"{best.flops:,} multiply-adds an image",
+        f"{best.params:,}",
+        "0.9222",
+        "place 2 among 3 random architectures of equal cost (within 2%), whose mean top-1 is 0.8900 and best 0.9300",
+        "fewer than 10 a class",
+        "4,450 3,239 1,211",
+        "250 M multiply-adds instead of 1 G: 75.0 % saved",
+        "40.0 % of the images",
+        "Kendall's tau",
+        "9 architectures of this supernet were each trained alone (run folder rank)",
+        "psvit-search random --flops 4M seed=3",
+        "5upe7ne7",
+        "5p117",
+        "2.99.9",
+        "mutation: 0.25",
+        *(f"{name} {sha256(whole / name)}" for name in ("history.csv", "history.json", f"baseline_{WINNER}.csv")),
+    ):
+        assert fact in text, fact
+    assert "not there yet" not in text
+    assert "trained alone (run folder rank-4M)" not in text  # of another supernet
+
+
+def test_tables(whole: Path, trials: list[Trial]) -> None:
+    text = " ".join(read(whole).text.split())
+    failed = [str(each.architecture) for each in trials if each.failed]
+    assert f"25: {', '.join(failed[:20])} and 5 more in history.csv" in text
+    top, front = pd.read_csv(whole / "top.csv"), pd.read_csv(whole / "front.csv")
+    assert len(top) == 20
+    for row in top.itertuples():
+        assert f"{row.low:.4f} to {row.high:.4f} {row.loss:.4f} {row.best_share:.1%}".replace("%", " %") in text
+    assert all(f"{row.top1:.4f} {row.loss:.4f}" in text for row in front.itertuples())
+    assert "more rows are in front.csv" not in text
+    pd.concat([front] * 31).head(31).to_csv(whole / "front.csv", index=False)
+    assert "1 more rows are in front.csv" in " ".join(read(whole).text.split())
+
+
+def test_a_run_that_has_just_begun(bare: Path) -> None:
+    page = read(bare)
+    text = " ".join(page.text.split())
+    assert "This search has not ended" in text
+    assert f"{WINNER}: FLOPs at most 4 M" in text
+    assert text.count("not there yet") >= 8
+    interval = binomtest(83, 90).proportion_ci(method="wilson")
+    assert f"{interval.low:.4f} to {interval.high:.4f}" in text
+    assert "img" not in page.tags
+
+
+def test_a_run_without_any_score(tmp_path: Path) -> None:
+    write_history(tmp_path / "history.csv", [trial("B-B-B", math.nan, math.nan)])
+    assert "No winner yet" in read(tmp_path).text
+
+
+def test_a_history_alone(bare: Path) -> None:
+    """Of a run whose history.json was lost: no space, no budget."""
+    (bare / "history.json").unlink()
+    text = " ".join(read(bare).text.split())
+    assert "Budget not recorded" in text
+    assert WINNER in text
+
+
+def test_those_dropped_in_a_race_are_not_compared(bare: Path) -> None:
+    history = History(bare / "history.csv")
+    history.append([trial("BBB-B-B", 1.0, 0.01, images=36)])
+    text = " ".join(read(bare).text.split())
+    assert f"{WINNER}: FLOPs" in text
+    assert "90; 1 architectures were scored on fewer" in text
+
+
+def test_a_search_that_has_gone_on(whole: Path) -> None:
+    History(whole / "history.csv").append([trial("BBB-B-B", 0.99, 0.01)])
+    text = " ".join(read(whole).text.split())
+    assert "BBB-B-B: FLOPs" in text
+    assert "start the same search again to renew them" in text
+    assert "The comparison with random architectures of equal cost: not there yet" in text
+
+
+def test_a_budget_of_latency(tmp_path: Path, trials: list[Trial]) -> None:
+    conditions = Conditions("<b>GPU</b>", 0, 1, "bf16", "2.99.9", SPACE.spec)
+    table = LatencyTable(conditions, 100_000, (70_000, 60_000, 50_000), (40_000, 30_000, 20_000))
+    record = table.to_json() | {"network": asdict(SPACE.spec)}
+    budget = {"flops": [None, None], "params": [None, None], "latency": [None, 600_000], "latency_table": record}
+    write_history(tmp_path / "history.csv", trials, budget=json.loads(json.dumps(budget)))
+    text = " ".join(read(tmp_path).text.split())
+    counts = [
+        100_000 + sum(b * 10_000 * (7 - i) + s * 10_000 * (4 - i) for i, (b, s) in enumerate(each.counts))
+        for each in SPACE.within()
+    ]
+    assert f"{sum(count <= 600_000 for count in counts):,} (" in text
+    assert "latency at most 600 us" in text
+    predicted = 100_000 + 110_000 + (60_000 + 2 * 30_000) + (2 * 50_000 + 20_000)
+    assert f"{predicted / 1000:g} us" in text
+    assert "Of a forward pass on <b>GPU</b>, batch 1, bf16" in text
+
+
+def test_nothing_in_a_file_becomes_part_of_the_page(whole: Path) -> None:
+    """The run may be a stranger's."""
+    evil = "<script>alert(1)</script>\"'><img src=http://x onerror=alert(1)>"
+    before = read(whole).tags
+    config = yaml.safe_load((whole / "config.yaml").read_text()) | {"name": evil, "supernet": f"</pre>{evil}"}
+    (whole / "config.yaml").write_text(yaml.safe_dump(config, width=1000))
+    (whole / "versions.json").write_text(json.dumps({"torch": evil}))
+    (whole / "result.json").write_text(json.dumps({"layers": WINNER, "command": evil}))
+    identity = json.loads((whole / "history.json").read_text())
+    identity |= {"searcher": evil, "supernet_sha256": evil, "search_split": {evil: evil}, "seed": evil}
+    identity["space"]["name"] = evil
+    (whole / "history.json").write_text(json.dumps(identity))
+    for name in ("top", "front"):
+        table = pd.read_csv(whole / f"{name}.csv")
+        table["layers"] = "<script>-\"'>-<b onclick=x>"
+        table.to_csv(whole / f"{name}.csv", index=False)
+    page = read(whole)
+    assert "script" not in page.tags
+    assert not [key for _, key, _ in page.attributes if key.startswith("on")]
+    assert page.tags.count("img") == 3  # those of before, less the ranking of what is now another supernet
+    assert before.count("img") == 4
+    assert evil in page.text
+
+
+def test_the_command_repeats_the_search(whole: Path, config: SearchRunConfig) -> None:
+    """Where result.json has none, it is made from all settings."""
+    (whole / "result.json").unlink()
+    config.search.mutation = 0.125
+    config.runs, config.data_root = "null", "1e3"
+    config.device = "it's \\ 'quoted\\'"
+    (whole / "config.yaml").write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+    line = next(line for line in read(whole).text.splitlines() if line.startswith("psvit-search random "))
+    command = COMMANDS["random"]
+    with composer(command) as compose:
+        composed = compose(parse(command, shlex.split(line)[2:])[1])
+        del composed.hydra
+        assert OmegaConf.to_object(composed) == config
+
+
+def test_the_same_files_give_the_same_page(whole: Path) -> None:
+    first = report(whole).read_bytes()
+    assert report(whole).read_bytes() == first
+
+
+@pytest.mark.parametrize("ask", [lambda folder: str(folder), lambda folder: None])
+def test_finding_the_search(bare: Path, ask: Callable[[Path], str | None], capsys: pytest.CaptureFixture[str]) -> None:
+    page = report_search(ReportConfig(ask(bare), str(bare.parent.parent), "digits"))
+    assert page == bare / "report.html"
+    assert capsys.readouterr().out == f"wrote {page}\n"
+
+
+def test_bad_input(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = str(bare.parent.parent)
+    (bare.parent / "supernet").mkdir()
+    (bare.parent.parent / "empty").mkdir()
+    for run, name, words in (
+        (str(bare.parent / "supernet"), "x", "holds no search: there is no history.csv"),
+        (None, "empty", "run psvit-search evolve first"),
+        (None, "nothing", "there is no folder"),
+        (str(bare.parent), "x", f"with one of {bare}"),
+    ):
+        with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
+            report_search(ReportConfig(run, runs, name))
+        assert words in str(error.value)
+    write_history(bare.parent / "evolve" / "history.csv", [])
+    (bare.parent / "evolve" / "history.csv").write_text((bare / "history.csv").read_text())
+    with pytest.raises(ValueError, match=rf"with one of {bare.parent / 'evolve'}, {bare}$"):
+        report_search(ReportConfig(None, runs, "digits"))
+    with pytest.raises(ValueError, match=r"supernet holds no search"):
+        report(bare.parent / "supernet")
+    (bare / "result.json").write_text("{")
+    with pytest.raises(ValueError, match=r"result.json: cannot be read as JSON"):
+        report(bare)
+    assert main(["report", str(bare.parent / "supernet")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
