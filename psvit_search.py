@@ -339,8 +339,8 @@ COMMANDS = {
             name="latency",
             summary="how long the networks of a space take on this machine, layer by layer",
             about="Measures the time of a forward pass, so that a search can take a budget as --latency 2ms: so much a "
-            "basic and so much a sharing layer of each stage, and a fixed part. Says how well their sum predicts random "
-            "networks. Writes latency.json.",
+            "basic and so much a sharing layer of each stage, and a fixed part. Says how well their sum predicts "
+            "random networks. Writes latency.json.",
             task="search.measure:measure_latency",
             schema="search.config:MeasureConfig",
             flags=(_SUPERNET, _NAME, replace(_SAVE, help="where the table goes")),
@@ -595,7 +595,7 @@ def _register(command: Command) -> type[Any]:
 
 
 def search_folder(searcher: str, flops: str | None, params: str | None, seed: int, latency: str | None = None) -> str:
-    """Name of a search's folder, ``evolve-1.3G-16Mparams-2ms-seed1``: what two searches of a supernet differ in most."""
+    """Name of a search's folder, ``evolve-1.3G-16Mparams-2ms-seed1``: what two searches of a supernet differ in."""
     parts = [searcher, flops, params and f"{params}params", latency, f"seed{seed}" if seed else None]
     return "-".join(re.sub(r"[^\w.+-]+", "", part) for part in parts if part)
 

@@ -55,8 +55,8 @@ class Outcomes:
 class Evaluator:
     """Top-1 and loss of architectures on the search split; the test split is never touched.
 
-    With several processes the main one asks, inside ``with evaluator``, and the others ``follow()``: the images are
-    shared out among all, or the tree where there are fewer images than processes.
+    With several processes the main one asks, inside ``with evaluator``, and the others ``follow()``: batches of images
+    are shared out among all, and parts of the tree where there are few batches.
 
     Args:
         supernet: whose weights they inherit; in eval mode, on ``device``.
@@ -132,8 +132,10 @@ class Evaluator:
         """Do this process's share of the work, and put all shares together: (paths, images) each."""
         unique = sorted(set(paths), key=lambda path: path.stages)
         rank, world = self._processes.rank, self._processes.world
-        parts = shares(len(unique), 1 if len(images) >= world else world)
-        batches = shares(len(images), world * -(-len(images) // (world * self.batch_size)))
+        # Batches are the same for any number of processes, since what an image becomes depends, in its last bits, on
+        # the size of its batch. Where they do not come out even, the tree is cut as well.
+        batches = shares(len(images), -(-len(images) // self.batch_size))
+        parts = shares(len(unique), 1 if len(batches) >= 8 * world else world // math.gcd(len(batches), world))
         units = [(part, batch) for part in parts for batch in batches][rank::world]
         trees = {part: prefix_tree(unique[part.start : part.stop]) for part, _ in units}
 

@@ -71,7 +71,7 @@ class Walker:
         """Images that a walk is efficient with: the largest stage's tokens fill one call."""
         return max(1, min(_MOST_IMAGES, _VALUES_A_CALL[self._device.type] // max(self._values)))
 
-    @torch.inference_mode()
+    @torch.no_grad()  # inference mode would have autocast convert all weights anew in every call
     def __call__(self, tree: Node, paths: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Whether each image is classified rightly along each path, and its cross entropy.
 
@@ -108,6 +108,7 @@ class Walker:
         right, loss = [], []
         with autocast(self._device, self._precision):
             tokens, grid = self._supernet.embed(images)
+            tokens = tokens.contiguous()  # one layout everywhere, so that compiled layers serve all nodes
             for ends, logits in self._descend(plan, 0, [_State(tree, tokens, None)], grid):
                 logits = logits.float().reshape(len(ends), len(images), -1)
                 targets = labels.expand(len(ends), -1)
@@ -132,9 +133,8 @@ class Walker:
             else:
                 tokens, pooled = self._supernet.enter(stage + 1, tokens, grid)
                 onward = [cast("Node", state.node.onward) for state in ending]
-                states = [
-                    _State(node, x, None) for node, x in zip(onward, tokens.chunk(len(ending)), strict=True) if node
-                ]
+                parts = tokens.contiguous().chunk(len(ending))
+                states = [_State(node, part, None) for node, part in zip(onward, parts, strict=True)]
                 yield from self._descend(plan, stage + 1, states, pooled)
 
     def _through(self, plan: Plan, stage: int, level: list[_State]) -> Iterator[_State]:

@@ -24,7 +24,7 @@ from psvit.arch import BASIC, IDENTITY, SHARING, Architecture, CellPath, Network
 from psvit.cost import Band, Cost, fixed_cost, format_quantity, layer_cost, network_cost
 
 ANY = Band()  # an amount that no budget binds
-_MOST_CLASSES = 10**7  # three numbers of 8 bytes each, and one more for each further cost: 240 MB
+_MOST_CLASSES = 10**7  # 80 MB for each number that a class has
 
 
 def _six_digits(amount: int) -> str:

@@ -21,6 +21,7 @@ WITHOUT_EFFECT = (
     *("data.workers", "workers", "jobs", "recipe.checkpoint_every", "device", "runs", "name", "out"),
     *("supernet", "arch", "data_root"),
     *("search.batch_size", "search.memory", "search.compile", "search.auto_minutes"),
+    *("search.latency.table", "search.latency.force", "search.latency.repeats"),  # what was measured is compared
     "search.trials",  # a finished search goes on when it is asked for more
 )
 

@@ -184,19 +184,19 @@ from tests.search.test_evaluator import make
 torch.set_num_threads(1)
 processes = Processes.from_environment()
 with processes.group(torch.device("cpu")):
-    evaluator, _, _ = make("2d_mini_4", processes=processes, images=int(sys.argv[2]))
+    evaluator, _, _ = make("2d_mini_4", processes=processes, images=60, batch_size=int(sys.argv[2]))
     if not processes.main:
         evaluator.follow()
     else:
         with evaluator:
-            outcomes = [evaluator.outcomes([Architecture.parse(a) for a in part], range(int(sys.argv[2])))
+            outcomes = [evaluator.outcomes([Architecture.parse(a) for a in part], range(60))
                         for part in json.load(open(sys.argv[1]))]
         print("SCORES" + json.dumps([[o.right.tolist(), o.loss.tolist()] for o in outcomes]))
 """
 
 
-@pytest.mark.parametrize("images", [60, 1], ids=["images shared out", "tree shared out"])
-def test_two_processes_give_the_same(images: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [3, 60], ids=["images shared out", "tree shared out"])
+def test_two_processes_give_the_same(batch_size: int, tmp_path: Path) -> None:
     import json
 
     architectures = drawn("2d_mini_4", 30)
@@ -204,14 +204,14 @@ def test_two_processes_give_the_same(images: int, tmp_path: Path) -> None:
     (tmp_path / "parts.json").write_text(json.dumps(parts))
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(tmp_path / "program.py"), str(tmp_path / "parts.json"), str(images)]
+    command += [str(tmp_path / "program.py"), str(tmp_path / "parts.json"), str(batch_size)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("SCORES")]
-    evaluator, _, _ = make("2d_mini_4", images=images)
+    evaluator, _, _ = make("2d_mini_4", images=60, batch_size=batch_size)
     for part, (right, loss) in zip((architectures, architectures[:3]), json.loads(line[6:]), strict=True):
-        expected = evaluator.outcomes(part, range(images))
+        expected = evaluator.outcomes(part, range(60))
         assert np.array_equal(right, expected.right)
         np.testing.assert_allclose(loss, expected.loss, atol=1e-5)
 

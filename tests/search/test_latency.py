@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import psvit_search
 from psvit.arch import Architecture, CellPath, NetworkSpec
 from psvit.data.config import DataConfig
 from psvit.engine.random import numpy_rng
@@ -355,3 +356,27 @@ def test_the_command_measures_the_supernet(clockwork: SimpleNamespace, tmp_path:
 def test_the_command_needs_something_to_measure(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no supernet in .*--supernet RUN, or a space as space="):
         measure_latency(MeasureConfig(supernet=str(tmp_path / "none"), save=str(tmp_path / "latency.json")))
+
+
+def test_the_command_line(
+    clockwork: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clockwork.layers = {"B": (3000, 5000, 7000), "S": (2000, 4000, 3500)}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["psvit-search"])
+    assert psvit_search.main(["latency", "device=cpu"]) == 2
+    assert "there is no supernet in runs/default/supernet" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    words = ["latency", "--name", "x", "space=1d_mini_4", "space.cells=2", "batch=4", "repeats=1", "device=cpu"]
+    assert psvit_search.main(words) == 0
+    assert load_latency(tmp_path / "runs/x/latency.json").conditions.batch == 4
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["latency.json"]
+
+
+def test_a_search_within_a_latency_has_a_folder_of_its_own() -> None:
+    assert psvit_search.search_folder("evolve", "5M", None, 1, "1.5ms..2 ms") == "evolve-5M-1.5ms..2ms-seed1"
+    for name in ("evolve", "random"):
+        command = psvit_search.COMMANDS[name]
+        with psvit_search.composer(command) as compose:
+            config = compose(psvit_search.parse(command, ["--flops", "5M", "--latency", "2ms"])[1])
+            assert (config.out, config.search.budget.latency) == (f"runs/default/{name}-5M-2ms", "2ms")
