@@ -177,34 +177,8 @@ COMMANDS = {
             },
         ),
         Command(
-            name="evolve",
-            summary="find the best architecture within a budget, by evolution",
-            about="Scores architectures by the weights that they inherit from a trained supernet, on images held out "
-            "of its training, and breeds from the best. Writes arch.json (the best), history.csv and pictures.",
-            task="search.run:search",
-            schema="search.config:SearchRunConfig",
-            flags=(_FLOPS, _PARAMS, _LATENCY, _SUPERNET, _NAME, _OUT),
-            settings=f"{_SEARCH_SETTINGS} data_root workers seed device",
-            examples={
-                "after train-supernet": "psvit-search evolve --flops 5M",
-                "what takes at most 2 ms an image on this machine": "psvit-search evolve --latency 2ms",
-                "three searches, of seeds 1, 2 and 3": "psvit-search evolve --flops 5M -m seed=1,2,3",
-            },
-        ),
-        Command(
-            name="random",
-            summary="the same by random search, the baseline of every search",
-            about="Scores architectures drawn uniformly from all that the budget allows, by the weights that they "
-            "inherit from a trained supernet. Writes what evolve writes.",
-            task="search.run:search",
-            schema="search.config:SearchRunConfig",
-            flags=(_FLOPS, _PARAMS, _LATENCY, _SUPERNET, _NAME, _OUT),
-            settings=f"{_SEARCH_SETTINGS} data_root workers seed device",
-            examples={"after train-supernet": "psvit-search random --flops 4M..5M"},
-        ),
-        Command(
             name="exhaustive",
-            summary="score every architecture within a budget: nothing that the supernet knows is better",
+            summary="find the best architecture within a budget by scoring all of them",
             about="Scores all architectures within a budget by the weights that they inherit from a trained supernet; "
             "what their paths have in common is computed once. Writes what evolve writes. With search.race=true all "
             "are scored on a few images first, and those that can no longer be among the best are dropped.",
@@ -228,8 +202,23 @@ COMMANDS = {
             },
         ),
         Command(
+            name="evolve",
+            summary="find a good one by evolution, where they are too many to score all",
+            about="Scores architectures by the weights that they inherit from a trained supernet, on images held out "
+            "of its training, and breeds from the best. Writes arch.json (the best), history.csv and pictures.",
+            task="search.run:search",
+            schema="search.config:SearchRunConfig",
+            flags=(_FLOPS, _PARAMS, _LATENCY, _SUPERNET, _NAME, _OUT),
+            settings=f"{_SEARCH_SETTINGS} data_root workers seed device",
+            examples={
+                "after train-supernet": "psvit-search evolve --flops 5M",
+                "what takes at most 2 ms an image on this machine": "psvit-search evolve --latency 2ms",
+                "three searches, of seeds 1, 2 and 3": "psvit-search evolve --flops 5M -m seed=1,2,3",
+            },
+        ),
+        Command(
             name="nsga2",
-            summary="find the front of score against cost, for many budgets at once, by NSGA-II",
+            summary="evolve the front of score against cost, for many budgets at once",
             about="Evolves architectures that no other one beats in both score and FLOPs (with --latency: score and "
             "latency), so that one search serves all budgets below its own; psvit-search pick then answers each of "
             "them. Writes what evolve writes.",
@@ -238,6 +227,17 @@ COMMANDS = {
             flags=(_FLOPS, _PARAMS, _LATENCY, _SUPERNET, _NAME, _OUT),
             settings=f"{_SEARCH_SETTINGS} data_root workers seed device",
             examples={"all of a space": "psvit-search nsga2", "up to 5 M": "psvit-search nsga2 --flops 5M"},
+        ),
+        Command(
+            name="random",
+            summary="score random ones, the baseline of every search",
+            about="Scores architectures drawn uniformly from all that the budget allows, by the weights that they "
+            "inherit from a trained supernet. Writes what evolve writes.",
+            task="search.run:search",
+            schema="search.config:SearchRunConfig",
+            flags=(_FLOPS, _PARAMS, _LATENCY, _SUPERNET, _NAME, _OUT),
+            settings=f"{_SEARCH_SETTINGS} data_root workers seed device",
+            examples={"after train-supernet": "psvit-search random --flops 4M..5M"},
         ),
         Command(
             name="pick",
@@ -263,6 +263,22 @@ COMMANDS = {
                 "--save arch.json",
             },
             argument=Flag("RUN", "run", "RUN", "run folder of a search, or folder of a project"),
+            makes_folder=False,
+        ),
+        Command(
+            name="report",
+            summary="a search as one HTML page",
+            about="Writes report.html into the run folder of a search: budget, space, front, winner, the best 20, how "
+            "sure their scores are, and what repeats the search. The page holds its pictures and opens without "
+            "network. Without RUN it takes the only search of the project.",
+            task="search.report:report_search",
+            schema="search.config:ReportConfig",
+            flags=(_NAME,),
+            examples={
+                "the only search of the project": "psvit-search report",
+                "one of several": "psvit-search report runs/default/evolve-5M",
+            },
+            argument=Flag("RUN", "run", "RUN", "run folder of a search"),
             makes_folder=False,
         ),
         Command(
@@ -311,29 +327,13 @@ COMMANDS = {
                 _NAME,
                 _OUT,
             ),
-            settings="archs cost jobs recipe.epochs recipe.batch_size recipe.lr recipe.precision data_root workers seed "
-            "device",
+            settings="archs cost jobs recipe.epochs recipe.batch_size recipe.lr recipe.precision data_root workers "
+            "seed device",
             examples={
                 "16 architectures, over all costs": "psvit-search rank --archs 16",
                 "of one cost, with a supernet of your own images": "psvit-search rank --name mine --flops 5M "
                 "cost=equal recipe=retrain/imagefolder",
             },
-        ),
-        Command(
-            name="report",
-            summary="a search as one HTML page",
-            about="Writes report.html into the run folder of a search: budget, space, front, winner, the best 20, how "
-            "sure their scores are, and what repeats the search. The page holds its pictures and opens without "
-            "network. Without RUN it takes the only search of the project.",
-            task="search.report:report_search",
-            schema="search.config:ReportConfig",
-            flags=(_NAME,),
-            examples={
-                "the only search of the project": "psvit-search report",
-                "one of several": "psvit-search report runs/default/evolve-5M",
-            },
-            argument=Flag("RUN", "run", "RUN", "run folder of a search"),
-            makes_folder=False,
         ),
         Command(
             name="latency",
@@ -775,8 +775,8 @@ def _overview() -> str:
     return f"""\
 psvit-search {psvit.__version__}: search for the best vision transformer within a budget (PSViT, arXiv 2108.03428)
 
-It trains one supernet that holds every architecture of a space, searches it for the best one that
-your budget of FLOPs or parameters allows, and retrains the winner from scratch. Unless told
+It trains one supernet that holds every architecture of a space, searches it for the best one within
+your budget of FLOPs, parameters or latency, and retrains the winner from scratch. Unless told
 otherwise it works on handwritten digits that come with the package, on a CPU or a GPU.
 
 All at once, a few minutes on a laptop:
@@ -784,8 +784,8 @@ All at once, a few minutes on a laptop:
 
 Or in three steps; each finds what the one before has left:
   psvit-search train-supernet
-  psvit-search evolve --flops 5M
-  psvit-search retrain --arch runs/default/evolve-5M/arch.json
+  psvit-search exhaustive --flops 5M
+  psvit-search retrain --arch runs/default/exhaustive-5M/arch.json
 
 Your own images, in one folder a class:
   psvit-search run --flops 5M --name mine data=imagefolder data.root=/path/to/images
@@ -793,8 +793,8 @@ Your own images, in one folder a class:
 Subcommands ('psvit-search SUBCOMMAND --help' explains each):
 {table}
 
-Results go to runs/NAME/ (--name NAME, else "default"): supernet/, evolve-5M/ and retrain/, and run
-adds report.md. The same command started again goes on where it was stopped.
+Results go to runs/NAME/ (--name NAME, else "default"): supernet/, exhaustive-5M/ and retrain/, and
+run adds report.md. The same command started again goes on where it was stopped.
 
 Settings are written key=value behind a subcommand, as seed=1 or recipe.epochs=30; Hydra
 (https://hydra.cc) reads them. On every subcommand:

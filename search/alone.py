@@ -44,7 +44,7 @@ def inherited_scores(
     seed: int,
 ) -> list[Score]:
     """Top-1 and loss on the search split with the weights that the supernet gives them, as a search scores them."""
-    pixels = Pixels(data, "search", trained.space.spec.image_size, None, seed)
+    pixels = Pixels(data, "search", trained.space.spec.image_size, None, trained.data.split_seed)
     supernet = trained.load().to(device)
     scores = Evaluator(supernet, trained.space, pixels, device, placements=placements, seed=seed)(architectures)
     del supernet

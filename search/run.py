@@ -133,7 +133,7 @@ def make_evaluator(
     return Evaluator(
         trained.load().to(device),
         trained.space,
-        Pixels(data, "search", spec.image_size, settings.images, config.seed, Path(config.out)),
+        Pixels(data, "search", spec.image_size, settings.images, trained.data.split_seed, Path(config.out)),
         device,
         batch_size=settings.batch_size,
         memory=None if settings.memory is None else parse_quantity(settings.memory),

@@ -394,7 +394,7 @@ def test_only_one_process_of_a_sweep_writes(
     ("line", "expected"),
     [
         ("psvit-search ", list(COMMANDS)),
-        ("psvit-search e", ["evolve", "evaluate"]),
+        ("psvit-search e", ["evolve", "evaluate", "exhaustive"]),
         ("psvit-search train-supernet space=1d_tiny", ["space=1d_tiny_16", "space=1d_tiny_8"]),
         ("psvit-search evolve --flops 5M search.pop", ["search.population="]),
         ("psvit-search evolve --fl", ["--flops"]),
@@ -495,7 +495,7 @@ def test_run_refuses_several_processes(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_run_and_its_parts_have_the_same_defaults() -> None:
-    whole = settings("run")
+    whole = settings("run", "search=evolution")
     supernet, search, retrain = settings("train-supernet"), settings("evolve"), settings("retrain", "--arch", "a.json")
     assert pipeline.supernet_config(whole) == supernet
     assert pipeline.search_config(whole) == search

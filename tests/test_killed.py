@@ -47,7 +47,7 @@ def result(run: Path) -> dict[str, bytes]:
     files = {
         path.name: path.read_bytes()
         for path in sorted(run.iterdir())
-        if path.suffix in (".safetensors", ".csv", ".json") and path.name != "metrics.csv"
+        if path.suffix in (".safetensors", ".csv", ".json", ".bin") and path.name != "metrics.csv"
     }
     if (run / "metrics.csv").exists():
         files["metrics"] = pd.read_csv(run / "metrics.csv").drop(columns="images_per_second").to_csv().encode()
@@ -59,15 +59,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trained supernet and an architecture searched in it."""
     folder = tmp_path_factory.mktemp("unbroken")
     finish(folder, "train-supernet", *TRAINING)
-    finish(folder, *SEARCH)
+    finish(folder, "random", "--flops", "5M", "search.trials=20", "search.baseline=5")
     return folder
 
 
-SEARCH = ["evolve", "--flops", "5M", "search.trials=100", "search.population=20", "search.baseline=20"]
+SETTINGS = ["--flops", "5M", "search.baseline=20", "--supernet", "SUPERNET"]
+ASKED = [*SETTINGS, "search.trials=400", "search.population=20"]
 # command, its run folder
 CASES = {
     "train-supernet": (["train-supernet", *TRAINING], "supernet"),
-    "evolve": ([*SEARCH, "--supernet", "SUPERNET"], "evolve-5M"),
+    "evolve": (["evolve", *ASKED], "evolve-5M"),
+    "nsga2": (["nsga2", *ASKED], "nsga2-5M"),
+    "random": (["random", *ASKED], "random-5M"),
+    "exhaustive": (["exhaustive", *SETTINGS], "exhaustive-5M"),
+    "race": (["exhaustive", *SETTINGS, "search.race=true", "search.race_keep=1"], "exhaustive-5M"),
     "retrain": (["retrain", "--arch", "ARCH", *TRAINING, "recipe.epochs=6"], "retrain"),
 }
 
@@ -75,7 +80,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_killed_and_resumed_is_unbroken(case: str, folder: Path, tmp_path: Path) -> None:
     arguments, name = CASES[case]
-    places = {"SUPERNET": folder / "runs/default/supernet", "ARCH": folder / "runs/default/evolve-5M/arch.json"}
+    places = {"SUPERNET": folder / "runs/default/supernet", "ARCH": folder / "runs/default/random-5M/arch.json"}
     arguments = [str(places.get(argument, argument)) for argument in arguments]
     whole = finish(tmp_path / "unbroken", *arguments)
     expected = result(tmp_path / "unbroken/runs/default" / name)
