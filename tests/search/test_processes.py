@@ -1,0 +1,81 @@
+"""A search in two processes, one of which is killed: all end, the dead one is named, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).parent.parent.parent
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "psvit_search"]
+SEARCH = ["evolve", "search.trials=240", "search.population=20", "search.placements=8", "search.baseline=4"]
+
+
+def start(command: list[str]) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **streams)  # type: ignore[call-overload]
+
+
+def process_of_rank(rank: int, parent: int) -> int:
+    """The process that torchrun has started as this rank."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            parents = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if f"RANK={rank}".encode() in environment and int(parents[1]) == parent:
+            return int(entry.name)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def test_a_rank_that_dies_stops_all_and_the_same_command_goes_on(supernet_run: Path, tmp_path: Path) -> None:
+    def arguments(out: str) -> list[str]:
+        return [*SEARCH, f"supernet={supernet_run}", f"out={tmp_path / out}"]
+
+    alone = start([sys.executable, "-m", "psvit_search", *arguments("alone")])
+    output, _ = alone.communicate(timeout=300)
+    assert alone.returncode == 0, output
+    expected = pd.read_csv(tmp_path / "alone/history.csv")
+
+    running = start([*LAUNCH, *arguments("two")])
+    history = tmp_path / "two/history.csv"
+    while not (history.exists() and history.read_text().count("\n") > 60):
+        assert running.poll() is None, running.communicate()[0]
+        time.sleep(0.05)
+    os.kill(process_of_rank(1, running.pid), signal.SIGKILL)
+    killed = time.monotonic()
+    output, _ = running.communicate(timeout=120)
+    assert time.monotonic() - killed < 60
+    assert running.returncode != 0
+    assert "rank      : 1 (local_rank: 1)" in output  # the report of torchrun, which is the last thing that is said
+    assert "Signal 9 (SIGKILL)" in output
+    assert 60 < len(pd.read_csv(history)) + 1 < 241
+
+    again = start([*LAUNCH, *arguments("two")])
+    output, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, output
+    found = pd.read_csv(history)
+    same = ["number", "layers", "flops", "params", "top1", "images", "generation"]
+    pd.testing.assert_frame_equal(found[same], expected[same])
+    assert (found["loss"] - expected["loss"]).abs().max() < 1e-5
+
+
+def test_faults_of_the_user_end_all_processes_with_one_line(supernet_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "config.yaml").write_text("seed: 1\n")
+    began = time.monotonic()
+    process = start([*LAUNCH, "random", f"supernet={supernet_run}", f"out={out}"])
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert output.count("psvit-search:") == 1
+    assert "holds a run of other settings" in output
+    assert "psvit-search (process 1)" not in output
+    assert time.monotonic() - began < 60
