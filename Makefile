@@ -25,7 +25,7 @@ help:
 
 demo: .venv/installed
 	@echo "==> psvit-search run: supernet, search, retraining and report (a few minutes on two CPU cores)"
-	$(BIN)/psvit-search run --flops $(FLOPS) --name demo-$(FLOPS)-seed$(SEED) seed=$(SEED) search.trials=300
+	$(BIN)/psvit-search run --flops $(FLOPS) --name demo-$(FLOPS)-seed$(SEED) seed=$(SEED)
 	@echo "==> results: runs/demo-$(FLOPS)-seed$(SEED)/report.md and the files that it names"
 
 test: .venv/installed

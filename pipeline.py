@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import psvit
 from psvit.archfile import load_arch
-from psvit.cost import Band, format_quantity
+from psvit.cost import Band, format_duration, format_quantity, parse_duration
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe, RunConfig
 from psvit.files import write_text
@@ -156,7 +156,8 @@ def _facts(config: RunAllConfig, found: SearchResult, made: RetrainResult) -> di
     return {
         "space": f"{config.space.name}, {config.space.cells} cells a stage",
         "data": f"{config.data.name}, {spec.classes} classes, {'x'.join(map(str, spec.image_size))} pixels",
-        "budget": f"FLOPs: {Band.parse(budget.flops)}; parameters: {Band.parse(budget.params)}",
+        "budget": f"FLOPs: {Band.parse(budget.flops)}; parameters: {Band.parse(budget.params)}"
+        + (f"; latency: {Band.parse(budget.latency, parse_duration).text(format_duration)}" if budget.latency else ""),
         "winner": f"{best.architecture}, {cost}",
         "inherited": f"top-1 {best.top1:.4f} on the search split; {found.comparison}",
         "retrained": f"top-1 {made.top1:.4f} on the test split",

@@ -1,5 +1,8 @@
 """Searches from end to end on a supernet of digits: scores, results, going on, and faults."""
 
+import json
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,17 +10,21 @@ import pandas as pd
 import pytest
 import torch
 
+from psvit.arch import CellPath
 from psvit.archfile import load_arch
+from psvit.cost import Band
 from psvit.data.data import Data, open_data
 from psvit.data.pixels import Pixels
 from psvit.engine.signals import Stopped
 from search import run as search_run
+from search.auto import choose
 from search.config import BudgetConfig, SearchConfig, SearchRunConfig
 from search.evaluator import Evaluator, Outcomes
 from search.history import History
 from search.run import search
 from supernet.checkpoint import TrainedSupernet
 from supernet.inherit import inherit
+from supernet.supernet import Supernet
 
 CPU = torch.device("cpu")
 
@@ -139,3 +146,114 @@ def test_another_search_split_is_refused(config: SearchRunConfig, monkeypatch: p
     monkeypatch.setattr(search_run, "open_data", lambda data: open_data(replace(data, split_seed=1)))
     with pytest.raises(ValueError, match=r"the search split of digits .* is not the one"):
         search(config)
+
+
+def test_exhaustive_search_finds_the_best_of_all(config: SearchRunConfig) -> None:
+    config.search.searcher = "exhaustive"
+    found = search(config)
+    assert found is not None
+    trained = TrainedSupernet.open(Path(config.supernet))
+    members = list(trained.space.within(Band.parse("3.5M")))
+    history = pd.read_csv(Path(config.out) / "history.csv")
+    assert sorted(history["layers"]) == sorted(map(str, members))
+    paths = [CellPath.canonical(member, trained.space.cells) for member in members]
+    scores = naive(trained, open_data(trained.data), paths)
+    truth = dict(zip(map(str, members), scores, strict=True))
+    for row in history.itertuples():
+        assert row.top1 == pytest.approx(truth[row.layers][0], abs=1e-9)
+        assert row.loss == pytest.approx(truth[row.layers][1], abs=1e-5)
+    best = min(truth, key=lambda layers: (-truth[layers][0], truth[layers][1]))
+    top = pd.read_csv(Path(config.out) / "top.csv")
+    assert str(found.best.architecture) == best == top["layers"][0]
+    assert list(top["layers"]) == list(
+        history.sort_values(["top1", "loss"], ascending=[False, True])["layers"].head(len(top))
+    )
+    front = pd.read_csv(Path(config.out) / "front.csv")
+    for row in front.itertuples():
+        better = history[(history["flops"] <= row.flops) & (history["params"] <= row.params)]
+        assert better["top1"].max() == row.top1
+    assert (Path(config.out) / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_race_ends_with_the_winner_of_full_scoring(config: SearchRunConfig, tmp_path: Path) -> None:
+    config.search.searcher = "exhaustive"
+    full = search(config)
+    config.search.race, config.search.race_keep, config.out = True, 2, str(tmp_path / "race")
+    raced = search(config)
+    assert raced is not None
+    assert full is not None
+    assert raced.best.architecture == full.best.architecture
+    assert raced.best.top1 == full.best.top1
+    told = json.loads((tmp_path / "race/race.json").read_text())
+    history = pd.read_csv(tmp_path / "race/history.csv")
+    assert sum(each["images"] * each["architectures"] for each in told["rounds"]) == history["images"].sum()
+    assert told["image_share"] == pytest.approx(history["images"].mean() / 143)
+    assert set(history["generation"]) <= set(range(len(told["rounds"])))
+    files = {path.name: path.read_bytes() for path in (tmp_path / "race").glob("*.csv")}
+    search(config)  # and it is over
+    assert {path.name: path.read_bytes() for path in (tmp_path / "race").glob("*.csv")} == files
+
+
+def test_a_score_on_some_images(config: SearchRunConfig) -> None:
+    config.search.images = 30
+    found = search(config)
+    assert found is not None
+    assert set(pd.read_csv(Path(config.out) / "history.csv")["images"]) == {30}
+    assert found.best.top1 * 30 == pytest.approx(round(found.best.top1 * 30))
+    config.search.images = 9
+    with pytest.raises(ValueError, match=r"search\.images is 9; 10 classes need 10 images at least"):
+        search(config)
+
+
+def test_architectures_without_a_score_are_named_and_counted(
+    config: SearchRunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(self: TrainedSupernet) -> Supernet:
+        supernet = original(self)
+        with torch.no_grad():
+            supernet.layer(1, 1, "S").mlp.fc1.bias[0] = math.nan
+        return supernet
+
+    original = TrainedSupernet.load
+    monkeypatch.setattr(TrainedSupernet, "load", broken)
+    config.search.searcher = "exhaustive"
+    found = search(config)
+    assert found is not None
+    history = pd.read_csv(Path(config.out) / "history.csv")
+    second = history["layers"].str.split("-").str[1]
+    assert set(second[history["loss"].isna()]) == {word for word in second if word[1:2] == "S"}
+    failed = int(history["loss"].isna().sum())
+    assert json.loads((Path(config.out) / "result.json").read_text())["failed"] == failed > 10
+    notes = [line for line in capsys.readouterr().out.splitlines() if "has no score" in line]
+    assert len(notes) == 10
+    assert (
+        notes[0] == f"note: {history['layers'][history['loss'].isna()].iloc[0]} has no score: its logits are not finite"
+    )
+
+
+def test_auto_takes_exhaustive_search_where_time_allows(config: SearchRunConfig) -> None:
+    choice = choose(config, minutes=60)
+    assert choice.searcher == "exhaustive"
+    assert re.fullmatch(r"[\d,]+ architectures are within the budget; scoring .* take \d+\.\d minutes", choice.why)
+    assert choose(config, minutes=0).searcher == "evolution"
+    assert not Path(config.out).exists()
+    config.search.searcher = "auto"
+    with pytest.raises(ValueError, match="search=auto is for psvit-search run"):
+        search(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"race": True}, "search.race is for psvit-search exhaustive"),
+        ({"race": True, "searcher": "exhaustive", "placements": 2}, "leave search.placements at 0"),
+        ({"confidence": 1.0}, "search.confidence is 1.0"),
+        ({"memory": "much"}, "'much' is no amount"),
+        ({"images": 0}, "search.images is 0"),
+        ({"precision": "int8"}, "search.precision is 'int8'"),
+        ({"searcher": "luck"}, "search.searcher is 'luck'; use one of evolution"),
+    ],
+)
+def test_settings_that_cannot_be_meant(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SearchConfig(**settings)  # type: ignore[arg-type]
