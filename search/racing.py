@@ -1,8 +1,8 @@
 """Racing: score all on a few images, drop what can no longer be among the best, score the rest on more.
 
-An architecture is dropped when it is worse than each of the ``keep`` leaders by an exact sign test on the images that
-one of the two classifies rightly and the other does not. The search split is finite, and scoring it whole is the truth
-that is raced for; so is the test (a hypergeometric one: the images not seen yet bound what can still come). It is
+An architecture is dropped when it is worse than each of the ``keep`` leaders, by an exact test on the images that one
+of the two classifies rightly and the other does not. The truth that is raced for is what scoring the whole search split
+would say; so the test is one of sampling without replacement, and knows that few images are left to come. It is
 corrected for all comparisons: an architecture that belongs to the true best ``keep`` has at least one leader that is
 not better, so that ``keep`` x architectures x rounds tests may err, each with an equal part of 1 - confidence.
 """
@@ -34,36 +34,51 @@ Numbers = npt.NDArray[np.int64]
 
 
 def schedule(images: int) -> list[int]:
-    """How many images have been seen after each round: all after the last, half as many after each before."""
+    """How many images have been seen after each round: all after the last, 1/sqrt(2) as many after each before."""
     ends = [images]
-    while ends[0] >= 2 * _FIRST:
-        ends.insert(0, ends[0] // 2)
+    while (before := round(ends[0] / math.sqrt(2))) >= _FIRST:
+        ends.insert(0, before)
     return ends
 
 
-def p_no_worse(ahead: Numbers, behind: Numbers, unseen: int) -> npt.NDArray[np.float64]:
-    """Probability, at most, to see an architecture so far behind a rival that is no better over all images.
+def is_worse(ahead: Numbers, behind: Numbers, seen: int, unseen: int, level: float) -> npt.NDArray[np.bool_]:
+    """Whether an architecture is worse than a rival over all images, seen and unseen, at an error of ``level``.
 
     Args:
-        ahead: images that the architecture alone has right.
+        ahead: images, of those seen, that the architecture alone has right.
         behind: images that the rival alone has right.
-        unseen: images that have not been looked at yet.
 
-    If it is no worse over all images, of the 2K on which the two differ the rival wins K at most; among the ``ahead +
-    behind`` of them that were seen the rival's wins are hypergeometric, and most widely spread where K is largest.
+    An exact test in two steps, each at half the level. First, the number of images seen on which the two differ bounds
+    the number of all images on which they do. If the architecture were no worse, the rival would win half of these at
+    most; of those that were seen it has won ``behind``, which is hypergeometric.
     """
     from scipy.stats import hypergeom
 
     pairs, place = np.unique(np.stack([ahead, behind]), axis=1, return_inverse=True)
-    seen = pairs.sum(axis=0)
-    most = (seen + unseen) // 2
-    p = hypergeom.sf(pairs[1] - 1, 2 * most, most, seen)
-    p = np.where(most < pairs[1], 0.0, p)  # it cannot catch up any more
-    return p[place.ravel()]
+    differ = pairs.sum(axis=0)
+    half = _most_of_all(differ, seen, unseen, level / 2) // 2
+    p = hypergeom.sf(pairs[1] - 1, 2 * half, half, differ)
+    worse = (half < pairs[1]) | (p < level / 2)  # fewer than it has lost: it cannot catch up any more
+    return worse[place.ravel()]
+
+
+def _most_of_all(found: Numbers, seen: int, unseen: int, level: float) -> Numbers:
+    """How many of all images have a property at most, if so many are ``found`` among those seen, at an error of ``level``.
+
+    That is the largest number of which so few would be found with this probability; it is found by bisection.
+    """
+    from scipy.stats import hypergeom
+
+    least, most = found, found + unseen
+    while (least < most).any():
+        middle = (least + most + 1) // 2
+        likely = hypergeom.cdf(found, seen + unseen, middle, seen) >= level
+        least, most = np.where(likely, middle, least), np.where(likely, most, middle - 1)
+    return least
 
 
 def survivors(right: Right, unseen: int, keep: int, level: float) -> npt.NDArray[np.bool_]:
-    """Which architectures may still be among the best ``keep`` over all images.
+    """Which architectures may still be among the best ``keep`` over all images: not worse than each of the leaders.
 
     Args:
         right: (architectures, images) what each has right of the images seen so far.
@@ -77,7 +92,8 @@ def survivors(right: Right, unseen: int, keep: int, level: float) -> npt.NDArray
     both = np.concatenate([block.astype(np.float32) @ columns for block in blocks]).astype(np.int64)
     alive = np.zeros(len(right), dtype=bool)
     for leader, with_leader in zip(leaders, both.T, strict=True):
-        alive |= p_no_worse(counts - with_leader, counts[leader] - with_leader, unseen) > level
+        ahead, behind = counts - with_leader, counts[leader] - with_leader
+        alive |= ~is_worse(ahead, behind, right.shape[1], unseen, level)
     return alive
 
 
