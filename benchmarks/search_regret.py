@@ -108,6 +108,9 @@ def draw(curves: dict[str, Floats], path: Path, title: str) -> None:
         xscale="log", yscale="log", xlabel="architectures scored", ylabel="place of the best found so far, among all"
     )
     ax.set_title(title, loc="left")
+    ax.set_xlim(10, max(places.shape[1] for places in curves.values()))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:,.0f}")
     ax.grid(color="#DDDDDD", linewidth=0.7)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)

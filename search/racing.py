@@ -63,7 +63,7 @@ def is_worse(ahead: Numbers, behind: Numbers, seen: int, unseen: int, level: flo
 
 
 def _most_of_all(found: Numbers, seen: int, unseen: int, level: float) -> Numbers:
-    """How many of all images have a property at most, if so many are ``found`` among those seen, at an error of ``level``.
+    """How many of all images have a property, at most and at an error of ``level``, if ``found`` of those seen have it.
 
     That is the largest number of which so few would be found with this probability; it is found by bisection.
     """
