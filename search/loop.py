@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tqdm import tqdm
-
 from psvit.arch import Architecture
+from psvit.engine.progress import Counter
 from search.history import History, Trial
 from search.searcher import Searcher
 from supernet.space import SearchSpace
@@ -36,7 +35,7 @@ def run_search(
         ValueError: the history holds other architectures than this searcher asks for.
     """
     done = generation = 0
-    with tqdm(total=trials, desc="search", unit="arch", disable=None) as bar:  # None: quiet unless on a terminal
+    with Counter(trials, "search", "architectures") as bar:
         while done < trials and (asked := searcher.ask(min(batch, trials - done))):
             known = [trial.architecture for trial in history.trials[done : done + len(asked)]]
             if known != asked[: len(known)]:
@@ -44,7 +43,7 @@ def run_search(
                     f"{history.path} does not hold what this search asks for in trials {done + 1} to "
                     f"{done + len(known)}: it was made by another search or version; use another name= or out="
                 )
-            bar.update(len(known))
+            bar.skip(len(known))
             for first in range(len(known), len(asked), chunk):
                 part = asked[first : first + chunk]
                 costs = [space.cost(architecture) for architecture in part]
@@ -54,7 +53,7 @@ def run_search(
                         for architecture, cost, (top1, loss) in zip(part, costs, score(part), strict=True)
                     ]
                 )
-                bar.update(len(part))
+                bar.advance(len(part))
             searcher.tell(history.trials[done : done + len(asked)])
             done += len(asked)
             generation += 1

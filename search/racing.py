@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from psvit.arch import Architecture
+from psvit.engine.progress import Counter
 from psvit.files import append_bytes
 from search.history import identify
 
@@ -188,7 +188,8 @@ def _score_round(
     whole = path.stat().st_size // row.itemsize if path.exists() else 0
     if whole < len(architectures):
         whole -= whole % _CHUNK  # a chunk that was cut short does not count
-    with tqdm(total=len(architectures), desc=title, unit="arch", initial=whole, disable=None) as bar:
+    with Counter(len(architectures), title, "architectures") as bar:
+        bar.skip(whole)
         for first in range(whole, len(architectures), _CHUNK):
             chunk = architectures[first : first + _CHUNK]
             scored = outcomes(chunk, images)
@@ -196,6 +197,6 @@ def _score_round(
             rows["loss"] = scored.loss.sum(axis=1, dtype=np.float64)
             rows["right"] = np.packbits(scored.right, axis=1)
             append_bytes(path, rows.tobytes(), first * row.itemsize)
-            bar.update(len(chunk))
+            bar.advance(len(chunk))
     rows = np.fromfile(path, dtype=row, count=len(architectures))
     return np.unpackbits(rows["right"], axis=1, count=len(images)).astype(bool), rows["loss"]
