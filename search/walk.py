@@ -5,6 +5,7 @@ Shapes: b images, N tokens, D width, H heads of the stage at hand.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -172,14 +173,20 @@ class Walker:
     # ------------------------------------------------------------------------------------------------ memory
 
     def plan(self, images: int, paths: int) -> Plan:
-        """How much of a walk of so many images through a tree of so many paths is done at a time."""
-        nodes = [max(1, _VALUES_A_CALL[self._device.type] // (images * values)) for values in self._values]
-        while self._bytes(images, nodes, paths) > self._memory and (images > 1 or max(nodes) > 1):
-            if max(nodes) > 1:
+        """How much of a walk of so many images through a tree of so many paths is done at a time.
+
+        Few images leave room for many nodes: of what fits, the plan whose calls of the last stage's layers, where most
+        of the work is, are largest by a factor of two, and of these the one with most images.
+        """
+        plans = [Plan(1, (1,) * len(self._values))]
+        while images:
+            nodes = [max(1, _VALUES_A_CALL[self._device.type] // (images * values)) for values in self._values]
+            while self._bytes(images, nodes, paths) > self._memory and max(nodes) > 1:
                 nodes = [max(1, number // 2) for number in nodes]
-            else:
-                images = -(-images // 2)
-        return Plan(images, tuple(nodes))
+            if self._bytes(images, nodes, paths) <= self._memory:
+                plans.append(Plan(images, tuple(nodes)))
+            images //= 2
+        return max(plans, key=lambda plan: (round(math.log2(plan.images * plan.nodes[-1])), plan.images))
 
     def _bytes(self, images: int, nodes: Iterable[int], paths: int) -> int:
         """Most bytes that a walk holds, counted in float32: what waits at the nodes, and what a call needs."""
