@@ -30,18 +30,20 @@ def draw_scores(
     best_layers: str,
     space_name: str,
     baseline: pd.DataFrame | None = None,
+    colours: str | None = "generation",
 ) -> None:
     """Draw top-1 against FLOPs: every trial, the Pareto front, the budget and the winner.
 
     Trials without a score are counted in the title.
 
     Args:
-        frame: the trials; points take the colour of their generation.
+        frame: the trials.
         path: a ``.png`` or ``.svg`` file.
         budget_flops: what was allowed.
         best_layers: the winner, as in the column ``layers``.
         space_name: stands in the title.
         baseline: random architectures of the winner's cost, drawn as diamonds.
+        colours: what to call the generations, whose colours the points take; None draws all alike.
 
     Raises:
         ValueError: another ending, or a file that cannot be written.
@@ -58,7 +60,7 @@ def draw_scores(
         _say(ax, "no architecture has a score yet")
         return save_figure(figure, path)
 
-    generations = scored["generation"].nunique()
+    generations = scored["generation"].nunique() if colours else 1
     size = 34 if len(scored) <= 300 else 14 if len(scored) <= 3000 else 5
     points = ax.scatter(
         scored["flops"] / divisor,
@@ -74,7 +76,7 @@ def draw_scores(
     if generations > 1:
         from matplotlib.ticker import MaxNLocator
 
-        bar = figure.colorbar(points, ax=ax, label="generation", pad=0.02, ticks=MaxNLocator(6, integer=True))
+        bar = figure.colorbar(points, ax=ax, label=colours, pad=0.02, ticks=MaxNLocator(6, integer=True))
         bar.solids.set_alpha(1)  # type: ignore[union-attr]
     if not others.empty:
         label = f"{len(others)} random of the winner's cost"

@@ -309,8 +309,13 @@ class _Search:
         result |= {"comparison": str(gain), "gain": asdict(gain)}
         write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
 
-        draw_scores(frame, folder / "scores.png", budget.flops, str(best.architecture), spec.name, baseline.frame())
-        if self.settings.searcher != "exhaustive":
+        exhaustive = self.settings.searcher == "exhaustive"
+        colours = None if exhaustive else "generation"
+        if self.settings.race:
+            colours = "last round of the race"
+        winner, others = str(best.architecture), baseline.frame()
+        draw_scores(frame, folder / "scores.png", budget.flops, winner, spec.name, others, colours)
+        if not exhaustive:
             draw_progress({self.settings.searcher: frame}, folder / "progress.png")
         draw_architecture(spec, best.architecture, folder / "architecture.png", f"{spec.name}: best within {budget}")
         page = report(folder)

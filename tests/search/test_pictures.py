@@ -56,6 +56,13 @@ def line(ax, label):
     return next(each for each in ax.lines if str(each.get_label()).startswith(label))
 
 
+def test_points_are_alike_where_there_are_no_generations(tmp_path, drawn):
+    draw_scores(history(), tmp_path / "scores.png", Band(), "", "space", colours=None)
+    (figure,) = drawn
+    assert len(figure.axes) == 1
+    assert figure.axes[0].collections[0].get_array() is None
+
+
 def test_every_trial_is_a_point_in_its_generation_s_colour(tmp_path, drawn):
     frame = history()
     draw_scores(frame, tmp_path / "scores.png", Band(None, 8_000_000), frame["layers"][0], "2d_mini_4")
