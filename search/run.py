@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -212,7 +213,7 @@ class _Search:
             raise Stopped(f"stopped; what was scored is saved in {self.folder}, and the same command goes on")
         outcomes = self.evaluator.outcomes(architectures, images)
         for architecture, score in zip(architectures, outcomes.scores(), strict=True):
-            if score.loss != score.loss:
+            if math.isnan(score.loss):
                 self.failed += 1
                 if self.failed <= _NAMED:
                     print(f"note: {architecture} has no score: its logits are not finite")
