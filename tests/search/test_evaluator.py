@@ -199,7 +199,7 @@ with processes.group(torch.device("cpu")):
 def test_two_processes_give_the_same(batch_size: int, tmp_path: Path) -> None:
     import json
 
-    architectures = drawn("2d_mini_4", 30)
+    architectures = drawn("2d_mini_4", NUMBER)
     parts = [[str(architecture) for architecture in part] for part in (architectures, architectures[:3])]
     (tmp_path / "parts.json").write_text(json.dumps(parts))
     (tmp_path / "program.py").write_text(PROGRAM)
