@@ -259,7 +259,7 @@ COMMANDS = {
             settings="top table",
             examples={
                 "from all searches of the project": "psvit-search pick --flops 4M --params 500K",
-                "from one of them, to be retrained": "psvit-search pick runs/default/evolve-5M --flops 4.5M "
+                "from one of them, to be retrained": "psvit-search pick runs/default/exhaustive-5M --flops 4.5M "
                 "--save arch.json",
             },
             argument=Flag("RUN", "run", "RUN", "run folder of a search, or folder of a project"),
@@ -276,7 +276,7 @@ COMMANDS = {
             flags=(_NAME,),
             examples={
                 "the only search of the project": "psvit-search report",
-                "one of several": "psvit-search report runs/default/evolve-5M",
+                "one of several": "psvit-search report runs/default/exhaustive-5M",
             },
             argument=Flag("RUN", "run", "RUN", "run folder of a search"),
             makes_folder=False,
@@ -290,7 +290,7 @@ COMMANDS = {
             flags=(_ARCH, _NAME, _OUT),
             settings=f"data data.root {_TRAIN_SETTINGS} hold_out adapt seed device",
             examples={
-                "the winner of a search": "psvit-search retrain --arch runs/default/evolve-5M/arch.json",
+                "the winner of a search": "psvit-search retrain --arch runs/default/exhaustive-5M/arch.json",
                 "ImageNet by the DeiT recipe, on 8 GPUs": "torchrun --no-python --nproc-per-node 8 psvit-search "
                 "retrain --arch arch.json data=imagenet data.root=/data/imagenet recipe=retrain/deit",
             },
@@ -304,8 +304,8 @@ COMMANDS = {
             flags=(_ARCH, _WEIGHTS, _SPLIT),
             settings="data data.root batch_size device",
             examples={
-                "test top-1 of a retrained network": "psvit-search evaluate --arch runs/default/evolve-5M/arch.json "
-                "--weights runs/default/retrain/model.safetensors",
+                "test top-1 of a retrained network": "psvit-search evaluate "
+                "--arch runs/default/retrain/arch.json --weights runs/default/retrain/model.safetensors",
             },
             makes_folder=False,
         ),
@@ -360,7 +360,7 @@ COMMANDS = {
             schema="psvit.inspect:InspectConfig",
             flags=(_SAVE, _JSON),
             examples={
-                "the winner of a search": "psvit-search inspect runs/default/evolve-5M/arch.json --save best.png",
+                "the winner of a search": "psvit-search inspect runs/default/exhaustive-5M/arch.json --save best.png",
                 "a named network": "psvit-search inspect deit_tiny_16",
             },
             argument=Flag("TARGET", "target", "TARGET", "arch.json, network, space, or space and layers"),
