@@ -117,7 +117,7 @@ def test_evaluation_batches_are_in_order_whatever_the_workers(digits: Data) -> N
     batches = list(digits.eval_batches("search", SIZE, 50))
     assert [len(labels) for _, labels in batches] == [50, 50, digits.size("search") - 100]
     assert torch.cat([labels for _, labels in batches]).tolist() == digits.labels("search").tolist()
-    assert torch.equal(batches[1][0][3], digits._normalize(digits.image("search", 53)))
+    assert torch.equal(batches[1][0][3], digits.normalize(digits.image("search", 53)))
     assert equal(list(open_data(DataConfig(workers=2)).eval_batches("search", SIZE, 50)), batches)
 
 
