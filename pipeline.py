@@ -95,11 +95,14 @@ def choose_searcher(config: RunAllConfig) -> RunAllConfig:
     budget = asdict(config.search.budget)
     chosen = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if chosen.get("budget") != budget:
-        choice = choose(search_config(config), config.search.auto_minutes)
+        choice = choose(search_config(config), config.search.auto_minutes, Path(config.out))
         chosen = {"budget": budget, "searcher": choice.searcher, "why": choice.why}
         write_text(path, json.dumps(chosen, indent=2) + "\n")
     print(f"search=auto: {chosen['why']}: {chosen['searcher']}")
-    return replace(config, search=replace(config.search, searcher=chosen["searcher"]))
+    latency, table = config.search.latency, Path(config.out) / "latency.json"
+    if budget["latency"] and latency.table is None and table.exists():  # what the choice was made by
+        latency = replace(latency, table=str(table))
+    return replace(config, search=replace(config.search, searcher=chosen["searcher"], latency=latency))
 
 
 def _shared(config: RunAllConfig, folder: str) -> dict[str, Any]:

@@ -30,8 +30,9 @@ from psvit.zoo import SPACES
 from search.config import SearchRunConfig
 from search.evaluator import Outcomes
 from search.exhaustive import Exhaustive
+from search.loop import TOGETHER
 from search.racing import race
-from search.run import TOGETHER, make_evaluator, open_search_data
+from search.run import make_evaluator, open_search_data
 from supernet.checkpoint import TrainedSupernet
 from supernet.space import SearchSpace
 

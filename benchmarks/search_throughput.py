@@ -36,7 +36,7 @@ from search.evaluator import Evaluator
 from search.evolution import Evolution
 from search.exhaustive import Exhaustive
 from search.history import Trial
-from search.run import TOGETHER
+from search.loop import TOGETHER
 from supernet.space import SearchSpace
 from supernet.supernet import Supernet
 

@@ -12,8 +12,9 @@ from search.budget import Budget
 from search.config import SearchRunConfig
 from search.evaluator import Evaluator
 from search.exhaustive import Exhaustive
+from search.loop import TOGETHER
 from search.measure import latency_table
-from search.run import TOGETHER, make_evaluator, open_search_data
+from search.run import make_evaluator, open_search_data
 from supernet.checkpoint import TrainedSupernet
 from supernet.space import Subspace
 
@@ -29,8 +30,10 @@ class Choice:
     why: str
 
 
-def choose(config: SearchRunConfig, minutes: float) -> Choice:
+def choose(config: SearchRunConfig, minutes: float, project: Path) -> Choice:
     """Exhaustive search if it is predicted to end within so many minutes here, else evolution.
+
+    A table of latencies, if one is needed and none is given, is measured and kept in the project's folder.
 
     Raises:
         ValueError: what a search would refuse.
@@ -40,7 +43,7 @@ def choose(config: SearchRunConfig, minutes: float) -> Choice:
     settings = config.search
     table = None
     if settings.budget.latency:
-        table = latency_table(settings.latency, trained.space, device, Path(config.out))
+        table = latency_table(settings.latency, trained.space, device, project)
     allowed = Budget.parse(settings.budget, table).feasible(trained.space)
     many = f"{allowed.count:,} architectures are within the budget"
     if allowed.count > _MOST:

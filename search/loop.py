@@ -10,6 +10,8 @@ from search.history import History, Trial
 from search.searcher import Searcher
 from supernet.space import SearchSpace
 
+TOGETHER = 512  # architectures that are scored together and recorded at a time, at most
+
 
 def run_search(
     searcher: Searcher,
@@ -19,7 +21,7 @@ def run_search(
     images: int,
     trials: int,
     batch: int,
-    chunk: int = 512,
+    chunk: int = TOGETHER,
 ) -> None:
     """Score ``trials`` architectures, or all within the budget if they are fewer, ``batch`` of them a generation.
 

@@ -22,12 +22,12 @@ from psvit.arch import Architecture
 from psvit.engine.progress import Counter
 from psvit.files import append_bytes
 from search.history import identify
+from search.loop import TOGETHER
 
 if TYPE_CHECKING:
     from search.evaluator import Outcomes
 
 _FIRST = 64  # images of the first round, at least
-_CHUNK = 512  # architectures that are scored together and recorded at a time
 
 Right = npt.NDArray[np.bool_]  # (architectures, images)
 Numbers = npt.NDArray[np.int64]
@@ -172,7 +172,7 @@ def race(
 
 
 def _flops(flops: Callable[[Sequence[Architecture]], int], architectures: Sequence[Architecture]) -> int:
-    chunks = (architectures[first : first + _CHUNK] for first in range(0, len(architectures), _CHUNK))
+    chunks = (architectures[first : first + TOGETHER] for first in range(0, len(architectures), TOGETHER))
     return sum(flops(chunk) for chunk in chunks)
 
 
@@ -187,11 +187,11 @@ def _score_round(
     row = np.dtype([("loss", "<f8"), ("right", "u1", (-(-len(images) // 8),))])
     whole = path.stat().st_size // row.itemsize if path.exists() else 0
     if whole < len(architectures):
-        whole -= whole % _CHUNK  # a chunk that was cut short does not count
+        whole -= whole % TOGETHER  # a chunk that was cut short does not count
     with Counter(len(architectures), title, "architectures") as bar:
         bar.skip(whole)
-        for first in range(whole, len(architectures), _CHUNK):
-            chunk = architectures[first : first + _CHUNK]
+        for first in range(whole, len(architectures), TOGETHER):
+            chunk = architectures[first : first + TOGETHER]
             scored = outcomes(chunk, images)
             rows = np.empty(len(chunk), dtype=row)
             rows["loss"] = scored.loss.sum(axis=1, dtype=np.float64)

@@ -32,7 +32,7 @@ from search.evolution import Evolution
 from search.exhaustive import Exhaustive
 from search.front import pareto_front
 from search.history import History, Trial
-from search.loop import run_search
+from search.loop import TOGETHER, run_search
 from search.measure import latency_table
 from search.nsga2 import Nsga2
 from search.pictures import draw_progress, draw_scores
@@ -44,7 +44,6 @@ from search.trust import EQUAL_COST, gain_over_random, top_table
 from supernet.checkpoint import TrainedSupernet
 from supernet.space import Subspace
 
-TOGETHER = 512  # architectures that exhaustive search scores together and records at a time
 _TOP = 20  # best architectures whose scores are compared closely
 _NAMED = 10  # architectures without a score that are named
 

@@ -194,9 +194,8 @@ class Walker:
         waiting, calls = 0, 0
         for stage, (number, values, maps) in enumerate(zip(nodes, self._values, self._map_values, strict=True)):
             waiting += (number if stage else 1) * widest * (values + maps)
-            calls = max(
-                calls, number * (12 * values + 3 * maps)
-            )  # q, k, v, the MLP's hidden layer twice; scores and maps
+            # of a call: q, k, v and the MLP's hidden layer twice; scores and maps
+            calls = max(calls, number * (12 * values + 3 * maps))
         return 4 * images * (waiting + calls)
 
     def _shrink(self, plan: Plan, paths: int) -> None:

@@ -140,7 +140,7 @@ def test_without_logits_an_architecture_is_out(tmp_path: Path) -> None:
 
 
 def test_killed_anywhere_and_resumed_equals_unbroken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.racing._CHUNK", 100)
+    monkeypatch.setattr("search.racing.TOGETHER", 100)
     unbroken = Table(300, 0)
     (tmp_path / "unbroken").mkdir()
     expected = race(unbroken, flops, ALL, 300, 2, 0.9, tmp_path / "unbroken", {})

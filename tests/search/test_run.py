@@ -232,10 +232,10 @@ def test_architectures_without_a_score_are_named_and_counted(
 
 
 def test_auto_takes_exhaustive_search_where_time_allows(config: SearchRunConfig) -> None:
-    choice = choose(config, minutes=60)
+    choice = choose(config, 60, Path(config.out))
     assert choice.searcher == "exhaustive"
     assert re.fullmatch(r"[\d,]+ architectures are within the budget; scoring .* take \d+\.\d minutes", choice.why)
-    assert choose(config, minutes=0).searcher == "evolution"
+    assert choose(config, 0, Path(config.out)).searcher == "evolution"
     assert not Path(config.out).exists()
     config.search.searcher = "auto"
     with pytest.raises(ValueError, match="search=auto is for psvit-search run"):
