@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class SupernetPart:
-    """What only the supernet's training needs."""
+    """What only the supernet's training needs; see :class:`supernet.config.TrainSupernetConfig`."""
 
     recipe: Recipe = field(default_factory=Recipe)
+    sampling: str = "uniform"
+    paths: str = "image"
+    weights: str = "separate"
 
 
 @dataclass
@@ -46,7 +49,6 @@ class RunAllConfig(RunConfig):
 
     space: SpaceConfig = field(default_factory=SpaceConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    paths: str = "image"
     watch: int = 4
     supernet: SupernetPart = field(default_factory=SupernetPart)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -118,7 +120,9 @@ def supernet_config(config: RunAllConfig) -> TrainSupernetConfig:
         space=config.space,
         data=config.data,
         recipe=config.supernet.recipe,
-        paths=config.paths,
+        sampling=config.supernet.sampling,
+        paths=config.supernet.paths,
+        weights=config.supernet.weights,
         watch=config.watch,
     )
 

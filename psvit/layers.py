@@ -1,8 +1,15 @@
 """The layers of PSViT: basic and sharing layers, token pooling, patch embedding.
 
 Shapes: B images, N tokens, D width, H heads, d = D / H; R x C the grid of tokens (a sequence is a grid of one row).
-Attention maps are (B, H, N, N): softmax(QK^T / sqrt d), the quantity that a sharing layer takes over (paper, section
-"attention sharing"). Parameter names are timm's where timm has the layer.
+An attention map is softmax(QK^T / sqrt d), the quantity that a sharing layer takes over (paper, section "attention
+sharing"). It is handed on in one of two forms, which mean the same:
+
+- written out, (B, H, N, N), in eval mode: computed once, so that a sharing layer saves Q, K and QK^T;
+- as its factors Q and K, (B, N, 2, H, d), in training: each sharing layer multiplies them anew inside torch's fused
+  attention. That is N^2 D multiply-adds more, but the H N^2 numbers of a map would have to be kept for the backward
+  pass: 25 times the tokens themselves in the first stage of 2d_tiny_8.
+
+Parameter names are timm's where timm has the layer.
 """
 
 from __future__ import annotations
@@ -10,7 +17,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 Grid = tuple[int, int]
 
@@ -38,10 +44,10 @@ def _join_heads(x: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention that can keep the maps of its first images.
+    """Multi-head self-attention that can hand on its maps.
 
-    Maps cost memory and speed, so only images whose map a later layer shares take the explicit way; the others go
-    through torch's fused attention.
+    A map that is written out costs memory and speed, so in eval mode only images whose map a later layer shares take
+    that way; the others go through torch's fused attention.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -51,8 +57,16 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, kept: int) -> tuple[Tensor, Tensor | None]:
-        """(B, N, D) -> (B, N, D), and the maps (kept, H, N, N) of the first ``kept`` images, None for 0."""
-        q, k, v = (_split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        """(B, N, D) -> (B, N, D), and the maps of the first ``kept`` images, None for 0.
+
+        Maps are (kept, H, N, N) in eval mode. In training they are the factors (B, N, 2, H, d) of all images, a view
+        that costs nothing.
+        """
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
+        if self.training:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+            return self.proj(_join_heads(mixed)), qkv[:, :, :2] if kept else None
         attention_map, parts = None, []
         if kept:
             scores = q[:kept] @ k[:kept].transpose(-2, -1)
@@ -63,9 +77,15 @@ class Attention(nn.Module):
         mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
         return self.proj(_join_heads(mixed)), attention_map
 
+    def share(self, x: Tensor, given: Tensor) -> Tensor:
+        """(B, N, D) with given maps (B, ...) -> (B, N, D), by V and the projection alone (entangled weights)."""
+        width = x.shape[-1]
+        bias = self.qkv.bias[2 * width :]
+        return self.proj(_attend(given, F.linear(x, self.qkv.weight[2 * width :], bias), self.heads))
+
 
 class SharedAttention(nn.Module):
-    """Self-attention with a given map: V and the output projection, no Q and K."""
+    """Self-attention with given maps: V and the output projection, no Q and K."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -73,23 +93,55 @@ class SharedAttention(nn.Module):
         self.v = nn.Linear(width, width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, attention_map: Tensor) -> Tensor:
-        """(B, N, D), (B, H, N, N) -> (B, N, D)."""
-        v = _split_heads(self.v(x), self.heads)
-        return self.proj(_join_heads(attention_map.to(v.dtype) @ v))
+    def share(self, x: Tensor, given: Tensor) -> Tensor:
+        """(B, N, D) with given maps (B, ...) -> (B, N, D)."""
+        return self.proj(_attend(given, self.v(x), self.heads))
+
+
+def _attend(given: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Maps (B, H, N, N), or their factors (B, N, 2, H, d), times V (B, N, D) -> (B, N, D)."""
+    v = _split_heads(v, heads)
+    if given.ndim == 4:
+        return _join_heads(given.to(v.dtype) @ v)
+    q, k = (part.transpose(1, 2) for part in given.unbind(2))
+    return _join_heads(F.scaled_dot_product_attention(q, k, v))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): in training, drop an image's branch at a rate and scale up the others.
+
+    As torchvision's ``StochasticDepth`` by rows, but the rate is a tensor: as a number it would be part of compiled
+    code, and each layer of another rate be compiled anew.
+    """
+
+    keep: Tensor | None
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.register_buffer("keep", torch.tensor(1 - rate) if rate else None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.keep is None or not self.training:
+            return x
+        kept = torch.rand((len(x), *(1,) * (x.ndim - 1)), device=x.device) < self.keep
+        return x * (kept / self.keep).to(x.dtype)
 
 
 class _Layer(nn.Module):
     """What both kinds of layer have: two norms, an MLP and drop path around an attention."""
 
-    attn: nn.Module
+    attn: Attention | SharedAttention
 
     def __init__(self, width: int, mlp_ratio: int, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, mlp_ratio)
-        self.drop_path = StochasticDepth(drop_path, "row")
+        self.drop_path = DropPath(drop_path)
+
+    def share(self, x: Tensor, given: Tensor) -> Tensor:
+        """(B, N, D) with the maps of an earlier basic layer (B, ...) -> (B, N, D)."""
+        return self._add(x, self.attn.share(self.norm1(x), given))
 
     def _add(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.drop_path(attended)
@@ -97,28 +149,40 @@ class _Layer(nn.Module):
 
 
 class BasicLayer(_Layer):
-    """A pre-norm ViT encoder layer."""
+    """A pre-norm ViT encoder layer; :meth:`share` uses its weights as a sharing layer's."""
+
+    attn: Attention
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, drop_path: float = 0.0) -> None:
         super().__init__(width, mlp_ratio, drop_path)
         self.attn = Attention(width, heads)
 
     def forward(self, x: Tensor, kept: int = 0) -> tuple[Tensor, Tensor | None]:
-        """(B, N, D) -> (B, N, D), and the maps (kept, H, N, N) of the first ``kept`` images, None for 0."""
-        attended, attention_map = self.attn(self.norm1(x), kept)
-        return self._add(x, attended), attention_map
+        """(B, N, D) -> (B, N, D), and the maps of the first ``kept`` images as :class:`Attention` gives them."""
+        attended, maps = self.attn(self.norm1(x), kept)
+        return self._add(x, attended), maps
+
+    def sharing_weights(self) -> dict[str, Tensor]:
+        """The state of a :class:`SharingLayer` that does what :meth:`share` does."""
+        width = self.norm1.weight.shape[0]
+        state = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("attn.qkv.")}
+        for kind in ("weight", "bias"):
+            state[f"attn.v.{kind}"] = self.attn.qkv.get_parameter(kind)[2 * width :]
+        return state
 
 
 class SharingLayer(_Layer):
     """An encoder layer that takes the attention map of an earlier basic layer of its stage."""
 
+    attn: SharedAttention
+
     def __init__(self, width: int, heads: int, mlp_ratio: int, drop_path: float = 0.0) -> None:
         super().__init__(width, mlp_ratio, drop_path)
         self.attn = SharedAttention(width, heads)
 
-    def forward(self, x: Tensor, attention_map: Tensor) -> Tensor:
-        """(B, N, D), (B, H, N, N) -> (B, N, D)."""
-        return self._add(x, self.attn(self.norm1(x), attention_map))
+    def forward(self, x: Tensor, given: Tensor) -> Tensor:
+        """(B, N, D) with given maps (B, ...) -> (B, N, D)."""
+        return self.share(x, given)
 
 
 class PatchEmbedding(nn.Module):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from psvit.arch import SHARING, Architecture, NetworkSpec
+from psvit.calls import Calls
 from psvit.layers import BasicLayer, Grid, PatchEmbedding, SharingLayer, TokenPooling
 
 Layer = BasicLayer | SharingLayer
@@ -38,6 +39,7 @@ class Frame(nn.Module):
         )
         self.norm = nn.LayerNorm(spec.widths[-1], eps=1e-6)
         self.head: nn.Module = nn.Linear(spec.widths[-1], spec.classes)
+        self.calls = Calls(spec.stages)
 
     def init_weights(self) -> None:
         """Initialise as DeiT does: truncated normal of 0.02 for linear maps and positions, zero biases."""
@@ -82,23 +84,52 @@ class Frame(nn.Module):
         x = x[:, 0] if self.spec.readout == "class_token" else x.mean(dim=1)
         return x if pre_logits else self.head(x)
 
+    def run_stage(self, stage: int, layers: Sequence[tuple[str, Layer]], x: Tensor) -> Tensor:
+        """The layers of a stage (from 0), each with its letter, one after the other: (B, N, D) -> (B, N, D).
+
+        A basic layer hands on its attention map only if the next layer shares it; layers that share in a row use the
+        same.
+        """
+        maps: Tensor | None = None
+        following = [letter for letter, _ in layers[1:]] + [None]
+        for (letter, layer), next_letter in zip(layers, following, strict=True):
+            if letter == SHARING:
+                x = self.calls.sharing(stage, layer, x, maps)
+            elif next_letter == SHARING:
+                x, maps = self.calls.kept(stage, layer, x, len(x))
+            else:
+                x = self.calls.basic(stage, layer, x)
+        return x
+
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that weight decay leaves alone, beside biases and norms."""
         return {"pos_embed", "cls_token"}
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """In training, keep only what enters each layer and compute the rest again for the backward pass."""
+        self.calls.checkpoint = enable
 
-def run_stage(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """The layers of a stage, one after the other: (B, N, D) -> (B, N, D).
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Compile the layers by ``torch.compile``: each kind once a stage, however many of them there are."""
+        self.calls.compile(backend)
 
-    A basic layer keeps its attention map only if the next layer shares it; layers that share in a row use the same.
-    """
-    attention_map: Tensor | None = None
-    for layer, following in zip(layers, [*layers[1:], None], strict=True):
-        if isinstance(layer, BasicLayer):
-            x, attention_map = layer(x, kept=len(x) if isinstance(following, SharingLayer) else 0)
-        else:
-            x = layer(x, attention_map)
-    return x
+    def layer_depths(self) -> dict[str, int]:
+        """Depth of each parameter for layer-wise learning rates: embedding 0, layers 1 to L, norm and head L + 1.
+
+        Token pooling belongs to the first layer behind it; both layers of a supernet's cell have the cell's depth.
+        """
+        lengths = [len(cast("nn.ModuleList", stage)) for stage in cast("nn.ModuleList", self.stages)]
+        firsts = [1 + sum(lengths[:stage]) for stage in range(len(lengths))]
+        depths = {}
+        for name, _ in self.named_parameters():
+            part, *at = name.split(".")
+            if part == "stages":
+                depths[name] = firsts[int(at[0])] + int(at[1])
+            elif part == "pools":
+                depths[name] = firsts[int(at[0]) + 1]
+            else:
+                depths[name] = sum(lengths) + 1 if part in ("norm", "head") else 0
+        return depths
 
 
 def make_layer(letter: str, spec: NetworkSpec, stage: int, drop_path: float) -> Layer:
@@ -139,9 +170,10 @@ class PSViT(Frame):
     def forward_features(self, images: Tensor) -> Tensor:
         """Images (B, channels, height, width) -> normed tokens of the last stage (B, N, D)."""
         x, grid = self.embed(images)
-        for stage, layers in enumerate(self.stages):
+        for stage, letters in enumerate(self.architecture.stages):
             x, grid = self.enter(stage, x, grid)
-            x = run_stage([*cast("nn.ModuleList", layers)], x)
+            layers = cast("Sequence[Layer]", self.stages[stage])
+            x = self.run_stage(stage, [*zip(letters, layers, strict=True)], x)
         return self.norm(x)
 
     def forward(self, images: Tensor) -> Tensor:

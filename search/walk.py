@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from psvit.arch import SHARING
 from psvit.engine.device import autocast
-from psvit.layers import BasicLayer, Grid, SharingLayer
+from psvit.layers import Grid
 from search.tree import Layer, Node
 from supernet.supernet import Supernet
 
@@ -63,9 +63,8 @@ class Walker:
         spec = supernet.spec
         self._values = [tokens * width for tokens, width in zip(spec.tokens, spec.widths, strict=True)]
         self._map_values = [heads * tokens**2 for tokens, heads in zip(spec.tokens, spec.heads, strict=True)]
-        self._calls: dict[str, Callable[..., Any]] = {"fused": _fused, "kept": _kept, "sharing": _sharing}
         if compiled:
-            self._calls = {name: torch.compile(call, dynamic=True) for name, call in self._calls.items()}
+            supernet.compile_layers()
 
     @property
     def batch_size(self) -> int:
@@ -156,18 +155,18 @@ class Walker:
     def _apply(self, stage: int, layer: Layer, shares: bool, members: list[tuple[Node, _State]]) -> list[_State]:
         """The states behind a layer; maps are kept where a layer behind these nodes ``shares`` them."""
         nodes, before = zip(*members, strict=True)
-        module = self._supernet.layer(stage, *layer)
+        module, calls = self._supernet.layer(stage, *layer), self._supernet.calls
         tokens = _cat([state.tokens for state in before])
         maps: tuple[Tensor | None, ...] = (None,) * len(nodes)
         if layer.letter == SHARING:
-            tokens = self._calls["sharing"](module, tokens, _cat([state.maps for state in before]))
+            tokens = calls.sharing(stage, module, tokens, _cat([state.maps for state in before]))
             if shares:
                 maps = tuple(state.maps for state in before)
         elif shares:
-            tokens, kept = self._calls["kept"](module, tokens)
+            tokens, kept = calls.kept(stage, module, tokens, len(tokens))
             maps = kept.chunk(len(nodes))
         else:
-            tokens = self._calls["fused"](module, tokens)
+            tokens = calls.basic(stage, module, tokens)
         return [_State(*state) for state in zip(nodes, tokens.chunk(len(nodes)), maps, strict=True)]
 
     # ------------------------------------------------------------------------------------------------ memory
@@ -215,21 +214,6 @@ class Walker:
         )
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-# Functions of their own, so that torch.compile keeps the code of each kind of layer apart.
-
-
-def _fused(layer: BasicLayer, tokens: Tensor) -> Tensor:
-    return layer(tokens)[0]
-
-
-def _kept(layer: BasicLayer, tokens: Tensor) -> Any:
-    return layer(tokens, kept=len(tokens))
-
-
-def _sharing(layer: SharingLayer, tokens: Tensor, maps: Tensor) -> Tensor:
-    return layer(tokens, maps)
 
 
 def _cat(parts: list[Tensor]) -> Tensor:

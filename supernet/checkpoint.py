@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from psvit.archfile import parse_network
 from psvit.data.config import DataConfig
 from psvit.files import sha256
@@ -28,6 +26,7 @@ class TrainedSupernet:
         data: the settings of the data it was trained on.
         search_split: the record of the images that were held out to score architectures.
         seed: of its training.
+        weights: ``separate`` or ``entangled``.
     """
 
     path: Path
@@ -35,6 +34,7 @@ class TrainedSupernet:
     data: DataConfig
     search_split: dict[str, Any]
     seed: int
+    weights: str
 
     @classmethod
     def open(cls, run: Path) -> TrainedSupernet:
@@ -51,7 +51,8 @@ class TrainedSupernet:
         about = read_about(path)
         try:
             space = SearchSpace(parse_network(about["spec"]), about["cells"])
-            return cls(path, space, DataConfig(**about["data"]), about["search_split"], about["seed"])
+            data = DataConfig(**about["data"])
+            return cls(path, space, data, about["search_split"], about["seed"], about["weights"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: is no supernet of this version ({error}); give the run of train-supernet"
@@ -63,7 +64,7 @@ class TrainedSupernet:
         Raises:
             ValueError: the weights are not those of the space.
         """
-        supernet = Supernet(self.space.spec, self.space.cells)
+        supernet = Supernet(self.space.spec, self.space.cells, weights=self.weights)
         load_weights(self.path, supernet)
         return supernet.eval()
 
@@ -73,6 +74,8 @@ class TrainedSupernet:
         return sha256(self.path)
 
 
-def save_supernet(path: Path, supernet: nn.Module, space: SearchSpace, about: dict[str, Any]) -> None:
+def save_supernet(path: Path, supernet: Supernet, space: SearchSpace, about: dict[str, Any]) -> None:
     """Write a supernet's weights; ``about`` holds its data settings, search split and seed."""
-    save_weights(path, supernet, {"spec": asdict(space.spec), "cells": space.cells, **about})
+    save_weights(
+        path, supernet, {"spec": asdict(space.spec), "cells": space.cells, "weights": supernet.weights, **about}
+    )

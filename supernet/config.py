@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from psvit.arch import NetworkSpec, parse_image_size
 from psvit.data.config import DataConfig
-from psvit.engine.config import Recipe, RunConfig
+from psvit.engine.config import Recipe, TrainConfig
+from supernet.sampling import make_sampler
 
 PATHS = ("image", "batch")
+WEIGHTS = ("separate", "entangled")
 
 
 @dataclass
@@ -68,22 +70,29 @@ class SpaceConfig:
 
 
 @dataclass
-class TrainSupernetConfig(RunConfig):
+class TrainSupernetConfig(TrainConfig):
     """Settings of ``psvit-search train-supernet``.
 
     Attributes:
+        sampling: how paths are drawn, a word of :data:`supernet.sampling.SAMPLINGS`.
         paths: draw one path an ``image`` (the default) or one a ``batch`` (as SPOS does).
+        weights: ``separate`` or ``entangled``: whether the two layers of a cell have weights of their own.
         watch: architectures whose inherited top-1 on the search split is logged after each epoch; 0 for none.
     """
 
     space: SpaceConfig = field(default_factory=SpaceConfig)
     data: DataConfig = field(default_factory=DataConfig)
     recipe: Recipe = field(default_factory=Recipe)
+    sampling: str = "uniform"
     paths: str = "image"
+    weights: str = "separate"
     watch: int = 4
 
     def __post_init__(self) -> None:
         if self.paths not in PATHS:
             raise ValueError(f"paths is {self.paths!r}; use one of {', '.join(PATHS)}")
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"weights is {self.weights!r}; use one of {', '.join(WEIGHTS)}")
+        make_sampler(self.sampling, self.paths, stages=1, cells=1)
         if self.watch < 0:
             raise ValueError(f"watch is {self.watch}; use 0 or more")

@@ -22,7 +22,7 @@ def inherit(supernet: Supernet, path: CellPath) -> PSViT:
     for stage, word in enumerate(path.stages):
         chosen = [(cell, letter) for cell, letter in enumerate(word) if letter != IDENTITY]
         for depth, (cell, letter) in enumerate(chosen):
-            for name, tensor in supernet.layer(stage, cell, letter).state_dict().items():
+            for name, tensor in supernet.layer_weights(stage, cell, letter).items():
                 weights[f"stages.{stage}.{depth}.{name}"] = tensor
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
         network = PSViT(supernet.spec, path.architecture)

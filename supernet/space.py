@@ -91,17 +91,13 @@ class SearchSpace:
     @property
     def paths(self) -> int:
         """Number of valid paths: 48,228,544 for 3 stages of 6 cells."""
-        return self._stage_paths**self.spec.stages
+        # of a stage: k identities, a basic layer, then anything: the sum of 3^(cells-1-k) over k
+        return ((3**self.cells - 1) // 2) ** self.spec.stages
 
     @property
     def architectures(self) -> int:
         """Number of architectures: 63^3 = 250,047 for 3 stages of 6 cells."""
         return (2**self.cells - 1) ** self.spec.stages
-
-    @property
-    def _stage_paths(self) -> int:
-        # k identities, a basic layer, then anything: the sum of 3^(cells-1-k) over k
-        return (3**self.cells - 1) // 2
 
     def check(self, architecture: Architecture) -> None:
         """Refuse an architecture of another space.
@@ -121,22 +117,6 @@ class SearchSpace:
         """
         self.check(architecture)
         return network_cost(self.spec, architecture)
-
-    def draw_path(self, rng: np.random.Generator) -> CellPath:
-        """A path, uniform over all valid ones."""
-        stages = []
-        for _ in range(self.spec.stages):
-            number = _below(rng, self._stage_paths)
-            free = self.cells - 1  # cells behind the first basic layer
-            while number >= 3**free:
-                number -= 3**free
-                free -= 1
-            letters = BASIC
-            for _ in range(free):
-                number, choice = divmod(number, 3)
-                letters += (BASIC, SHARING, IDENTITY)[choice]
-            stages.append(letters.rjust(self.cells, IDENTITY))
-        return CellPath(tuple(stages))
 
     def placement(self, architecture: Architecture, rng: np.random.Generator) -> CellPath:
         """A path of this architecture, uniform over all of them.

@@ -1,15 +1,19 @@
-"""The supernet: every cell has a basic and a sharing layer of its own, and an architecture is a path through them."""
+"""The supernet: an architecture is a path through its cells, each a basic layer, a sharing layer or neither."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from itertools import accumulate
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from psvit.arch import BASIC, IDENTITY, SHARING, CellPath, NetworkSpec
-from psvit.model import Frame, Layer, drop_path_rates, make_layer, run_stage
+from psvit.layers import BasicLayer
+from psvit.model import Frame, Layer, drop_path_rates, make_layer
+from supernet.config import WEIGHTS
+from supernet.routing import CellRouting, Routing
 
 
 class Supernet(Frame):
@@ -21,18 +25,21 @@ class Supernet(Frame):
         spec: the dimensions around the cells.
         cells: cells a stage.
         drop_path: drop-path rate of the last cell; it rises linearly from 0 over the cells.
+        weights: ``separate`` gives the two layers of a cell weights of their own (the paper's figure); ``entangled``
+            lets the sharing layer use the basic layer's norms, V, projection and MLP.
     """
 
-    def __init__(self, spec: NetworkSpec, cells: int = 6, drop_path: float = 0.0) -> None:
+    def __init__(self, spec: NetworkSpec, cells: int = 6, drop_path: float = 0.0, weights: str = "separate") -> None:
+        assert weights in WEIGHTS, weights
         super().__init__(spec)
-        self.cells = cells
+        self.cells, self.weights = cells, weights
         rates = drop_path_rates(spec.stages * cells, drop_path)
         self.stages = nn.ModuleList(
             nn.ModuleList(
                 nn.ModuleDict(
                     {
                         letter: make_layer(letter, spec, stage, rates[stage * cells + cell])
-                        for letter in ((BASIC, SHARING) if cell else (BASIC,))
+                        for letter in ((BASIC, SHARING) if cell and weights == "separate" else (BASIC,))
                     }
                 )
                 for cell in range(cells)
@@ -42,66 +49,87 @@ class Supernet(Frame):
         self.init_weights()
 
     def layer(self, stage: int, cell: int, letter: str) -> Layer:
-        """The layer that a choice stands for; stages and cells count from 0."""
+        """The layer whose weights a choice uses; stages and cells count from 0."""
         cells = cast("nn.ModuleList", self.stages[stage])
-        return cast("Layer", cast("nn.ModuleDict", cells[cell])[letter])
+        choices = cast("nn.ModuleDict", cells[cell])
+        return cast("Layer", choices[BASIC if self.weights == "entangled" else letter])
 
-    def forward(self, images: Tensor, paths: CellPath | Sequence[CellPath]) -> Tensor:
-        """Images (B, channels, height, width) -> logits (B, classes), all along one path or each along its own.
+    def layer_weights(self, stage: int, cell: int, letter: str) -> dict[str, Tensor]:
+        """The state of the layer that a choice is when it stands alone; tensors are the supernet's own."""
+        layer = self.layer(stage, cell, letter)
+        if letter == SHARING and isinstance(layer, BasicLayer):
+            return layer.sharing_weights()
+        return layer.state_dict()
+
+    def forward(self, images: Tensor, paths: CellPath | Routing) -> Tensor:
+        """Images (B, channels, height, width) -> logits, (B, classes) along one path, (rows, classes) by a routing.
 
         Raises:
-            ValueError: not one path an image, or a path of another number of stages or cells.
+            ValueError: paths of another number of stages or cells.
         """
-        self._check(paths if isinstance(paths, CellPath) else list(paths), len(images))
+        shape = [*map(len, paths.stages)]
+        if shape != [self.cells] * self.spec.stages:
+            what = paths if isinstance(paths, CellPath) else f"a path of stages of {shape} cells"
+            raise ValueError(f"{what} is no path of a supernet of {self.spec.stages} stages x {self.cells} cells")
         x, grid = self.embed(images)
-        for stage in range(self.spec.stages):
+        if isinstance(paths, Routing) and paths.enter is not None:
+            x = x.index_select(0, paths.enter)
+        for stage, choices in enumerate(paths.stages):
             x, grid = self.enter(stage, x, grid)
-            if isinstance(paths, CellPath):
-                choices = enumerate(paths.stages[stage])
-                x = run_stage([self.layer(stage, cell, letter) for cell, letter in choices if letter != IDENTITY], x)
+            if isinstance(choices, str):
+                chosen = [(letter, cell) for cell, letter in enumerate(choices) if letter != IDENTITY]
+                x = self.run_stage(stage, [(letter, self.layer(stage, cell, letter)) for letter, cell in chosen], x)
             else:
-                x = self._run_stage_by_image(stage, x, [path.stages[stage] for path in paths])
-        return self.forward_head(self.norm(x))
+                x = self._run_routing(stage, cast("Sequence[CellRouting]", choices), x)
+        logits = self.forward_head(self.norm(x))
+        return logits.index_select(0, paths.leave) if isinstance(paths, Routing) and paths.leave is not None else logits
 
-    def _run_stage_by_image(self, stage: int, x: Tensor, words: Sequence[str]) -> Tensor:
-        """Image i along the choices ``words[i]``: at each cell, the images that chose a layer go through it together.
+    def _run_routing(self, stage: int, routing: Sequence[CellRouting], x: Tensor) -> Tensor:
+        """A stage along a path of its own for each row: at each cell, those that chose a layer go through it together.
 
-        Identity costs nothing. An attention map lives as rows of the basic layer's group, and only for the images
-        whose next layer shares it.
+        Identity costs nothing, and between two cells each row is copied once.
         """
-        source = [-1] * len(words)  # the cell whose map an image holds
-        row = [-1] * len(words)  # its row among the maps of that cell
-        maps: list[Tensor | None] = []
-        for cell in range(self.cells):
-            basic = [image for image, word in enumerate(words) if word[cell] == BASIC]
-            basic.sort(key=lambda image: not _shares_next(words[image], cell))  # those that keep their map come first
-            kept = sum(_shares_next(words[image], cell) for image in basic)
-            for position, image in enumerate(basic[:kept]):
-                source[image], row[image] = cell, position
-            maps.append(None)
-            before = x
-            if basic:
-                chosen = torch.tensor(basic, device=x.device)
-                out, maps[cell] = self.layer(stage, cell, BASIC)(before[chosen], kept=kept)
-                x = x.index_copy(0, chosen, out)
-            sharing = sorted((source[image], image) for image, word in enumerate(words) if word[cell] == SHARING)
-            if sharing:
-                chosen = torch.tensor([image for _, image in sharing], device=x.device)
-                groups = [(origin, [row[image] for of, image in sharing if of == origin]) for origin in range(cell)]
-                shared = torch.cat(
-                    [maps[origin][torch.tensor(rows, device=x.device)] for origin, rows in groups if rows]  # type: ignore[index]
-                )
-                x = x.index_copy(0, chosen, self.layer(stage, cell, SHARING)(before[chosen], shared))
+        maps: dict[int, Tensor] = {}
+        for number, cell in enumerate(routing):
+            basic, sharing, identity = _parts(x, cell)
+            if cell.sharing:
+                given = _cat([maps[origin].index_select(0, rows) for origin, rows in cell.maps])
+                sharing = self.calls.sharing(stage, self.layer(stage, number, SHARING), sharing, given)
+            if cell.kept:
+                layer = self.layer(stage, number, BASIC)
+                basic, maps[number] = self.calls.kept(stage, layer, basic, cell.kept)
+            elif cell.basic:
+                basic = self.calls.basic(stage, self.layer(stage, number, BASIC), basic)
+            parts = [part for part in (basic, sharing, identity) if len(part)]
+            x = _cat(parts) if cell.onward is None else cast("Tensor", _Regroup.apply(cell.onward, *parts))
         return x
 
-    def _check(self, paths: CellPath | list[CellPath], images: int) -> None:
-        if isinstance(paths, list) and len(paths) != images:
-            raise ValueError(f"{images} images and {len(paths)} paths: give one path, or one for each image")
-        for path in {paths} if isinstance(paths, CellPath) else set(paths):
-            if len(path.stages) != self.spec.stages or any(len(word) != self.cells for word in path.stages):
-                raise ValueError(f"{path} is no path of a supernet of {self.spec.stages} stages x {self.cells} cells")
+
+class _Regroup(torch.autograd.Function):
+    """Rows of several parts, one behind the other, to new places: what cat and index_select do, with half the copies.
+
+    Each place is taken once; so the gradient is looked up instead of added up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, places: Tensor, *parts: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.ends = [*accumulate(map(len, parts))]
+        out = parts[0].new_empty((len(places), *parts[0].shape[1:]))
+        for part, where in zip(parts, places.tensor_split(ctx.ends[:-1]), strict=True):
+            out.index_copy_(0, where, part)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (places,), (gradient,) = ctx.saved_tensors, gradients
+        return None, *(gradient.index_select(0, where) for where in places.tensor_split(ctx.ends[:-1]))
 
 
-def _shares_next(word: str, cell: int) -> bool:
-    """Whether the layer that follows a cell, identities left out, shares its map."""
-    return word[cell + 1 :].replace(IDENTITY, "").startswith(SHARING)
+def _parts(x: Tensor, cell: CellRouting) -> tuple[Tensor, ...]:
+    """The rows at the basic layer, at the sharing layer, and at neither."""
+    return x.tensor_split([cell.basic, cell.basic + cell.sharing])
+
+
+def _cat(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

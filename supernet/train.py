@@ -1,31 +1,41 @@
-"""``psvit-search train-supernet``: train all architectures at once, by uniform path sampling."""
+"""``psvit-search train-supernet``: train all architectures at once, on paths drawn anew in every step."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from psvit.arch import CellPath
+from psvit.cost import network_cost
 from psvit.data.data import open_data
 from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
-from psvit.engine.loop import train
+from psvit.engine.loop import Validate, classification_loss, train
 from psvit.engine.random import numpy_rng, seed_of
 from psvit.engine.run_folder import RunFolder
 from psvit.engine.scoring import score_all
 from supernet.checkpoint import WEIGHTS, save_supernet
 from supernet.config import TrainSupernetConfig
-from supernet.sampling import UniformCells
+from supernet.routing import Routing, to_paths
+from supernet.sampling import PathSampler, make_sampler
 from supernet.space import SearchSpace
 from supernet.supernet import Supernet
 
 
-def train_supernet(config: TrainSupernetConfig) -> Path:
+def train_supernet(config: TrainSupernetConfig, validate: Validate | None = None) -> Path:
     """Train a supernet, or go on where the run folder stands; its weights end in ``supernet.safetensors``.
+
+    Args:
+        validate: what to measure after each epoch, instead of the scores of ``config.watch`` architectures.
 
     Returns:
         The run folder.
@@ -40,26 +50,36 @@ def train_supernet(config: TrainSupernetConfig) -> Path:
     space = SearchSpace(config.space.spec(data.classes, data.image_size), config.space.cells)
     recipe, seed = config.recipe, config.seed
     torch.manual_seed(seed_of(seed, "weights"))
-    supernet = Supernet(space.spec, space.cells, recipe.drop_path)
-    feed = Feed(data, "train", space.spec.image_size, recipe, seed, processes)
-    sampler = UniformCells(space.spec.stages, space.cells)
+    supernet = Supernet(space.spec, space.cells, recipe.drop_path, config.weights)
+    feed = Feed(data, "train", space.spec.image_size, recipe, seed, processes, device)
+    sampler = make_sampler(config.sampling, config.paths, space.spec.stages, space.cells)
 
-    def forward(model: nn.Module, images: Tensor, step: int, micro: int) -> Tensor:
+    def draw(step: int, micro: int) -> Routing:
         """One draw of paths a step for all processes and micro-batches, each of which takes its part."""
-        rng = numpy_rng(seed, "paths", step)
-        if config.paths == "batch":
-            return model(images, sampler.draw(1, rng)[0])
-        first = (processes.rank * recipe.accumulate + micro) * len(images)
-        return model(
-            images, sampler.draw(processes.world * recipe.accumulate * len(images), rng)[first:][: len(images)]
-        )
+        codes = sampler.draw(feed.batch_size, numpy_rng(seed, "paths", step))
+        part, parts = processes.rank * recipe.accumulate + micro, processes.world * recipe.accumulate
+        codes = codes[:, part * feed.batch_size // parts : (part + 1) * feed.batch_size // parts]
+        return Routing.of(codes.reshape(-1, *codes.shape[2:]), codes.shape[1]).to(device)
+
+    routings = _Ahead(draw, recipe.accumulate)
+
+    def loss(model: nn.Module, images: Tensor, targets: Tensor, step: int, micro: int) -> Tensor:
+        logits = model(images, routings(step, micro))
+        if sampler.copies == 1:
+            return classification_loss(logits, targets, recipe)
+        # in-place distillation: the largest network learns from the labels, the others from its answers
+        largest, others = logits.float().tensor_split([len(images)])
+        answers = largest.detach().softmax(dim=1).repeat(sampler.copies - 1, 1)
+        return (
+            classification_loss(largest, targets, recipe) + (sampler.copies - 1) * cross_entropy(others, answers)
+        ) / sampler.copies
 
     watched = [
         CellPath.canonical(space.within().draw(numpy_rng(seed, "watch", number)), space.cells)
         for number in range(config.watch)
     ]
 
-    def validate(model: nn.Module, epoch: int) -> dict[str, float]:
+    def watch(model: nn.Module, epoch: int) -> dict[str, float]:
         """Mean inherited score of a few architectures: whether the supernet still learns."""
         model.eval()
         scores = score_all(
@@ -71,7 +91,7 @@ def train_supernet(config: TrainSupernetConfig) -> Path:
         top1, loss = (sum(column) / len(scores) for column in zip(*scores, strict=True))
         return {"inherited_top1": top1, "inherited_loss": loss}
 
-    with processes.group(device), RunFolder(Path(config.out), asdict(config), processes.main) as run:
+    with processes.group(device, asdict(config)), RunFolder(Path(config.out), asdict(config), processes.main) as run:
         trained = train(
             supernet,
             recipe=recipe,
@@ -79,13 +99,49 @@ def train_supernet(config: TrainSupernetConfig) -> Path:
             device=device,
             processes=processes,
             run=run,
-            identity={"command": "train-supernet", "space": asdict(space.spec), "cells": space.cells},
-            batches=feed,
-            steps_per_epoch=feed.steps_per_epoch,
-            forward=forward,
-            validate=validate if watched else None,
+            identity={
+                "command": "train-supernet",
+                "space": asdict(space.spec),
+                "cells": space.cells,
+                "weights": config.weights,
+                "sampling": config.sampling,
+                "paths": config.paths,
+            },
+            feed=feed,
+            loss=loss,
+            validate=validate or (watch if watched else None),
+            flops=mean_flops(sampler, space),
+            partial=True,
+            profile=config.profile,
         )
         if processes.main:
             about = {"seed": seed, "data": asdict(config.data), "search_split": data.split_record()}
-            save_supernet(run.path / WEIGHTS, trained.ema or trained.model, space, about)
+            save_supernet(run.path / WEIGHTS, cast("Supernet", trained.ema or trained.model), space, about)
     return Path(config.out)
+
+
+class _Ahead:
+    """Draws the routing of the next micro-batch in a thread of its own, while the device works on this one.
+
+    Args:
+        draw: the routing of a step and micro-batch.
+        micro_batches: of each step.
+    """
+
+    def __init__(self, draw: Callable[[int, int], Routing], micro_batches: int) -> None:
+        self._draw, self._micro_batches = draw, micro_batches
+        self._thread = ThreadPoolExecutor(1)
+        self._next: dict[tuple[int, int], Future[Routing]] = {}
+
+    def __call__(self, step: int, micro: int) -> Routing:
+        now = self._next.pop((step, micro), None)
+        following = (step, micro + 1) if micro + 1 < self._micro_batches else (step + 1, 0)
+        self._next = {following: self._thread.submit(self._draw, *following)}
+        return now.result() if now else self._draw(step, micro)
+
+
+def mean_flops(sampler: PathSampler, space: SearchSpace) -> float:
+    """Multiply-adds that an image takes on average in a step's forward pass, over 1,000 draws."""
+    codes = sampler.draw(1000, np.random.default_rng(0))
+    paths = to_paths(codes.reshape(-1, *codes.shape[2:]))
+    return sampler.copies * sum(network_cost(space.spec, path.architecture).flops for path in paths) / len(paths)

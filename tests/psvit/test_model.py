@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from psvit.arch import Architecture, NetworkSpec
-from psvit.layers import BasicLayer, SharingLayer, TokenPooling
+from psvit.layers import BasicLayer, DropPath, SharingLayer, TokenPooling
 from psvit.model import PSViT, drop_path_rates
 from psvit.zoo import NETWORKS, SPACES
 
@@ -33,7 +33,7 @@ def test_deit_gives_timms_logits_from_timms_weights(size: str) -> None:
 
 
 def test_explicit_and_fused_attention_agree() -> None:
-    layer = BasicLayer(24, heads=3, mlp_ratio=2)
+    layer = BasicLayer(24, heads=3, mlp_ratio=2).eval()
     make_noisy(layer)
     x = torch.randn(5, 7, 24)
     fused, none = layer(x)
@@ -45,16 +45,75 @@ def test_explicit_and_fused_attention_agree() -> None:
         torch.testing.assert_close(attention_map.sum(-1), torch.ones(kept, 3, 7))
 
 
-def test_a_sharing_layer_with_the_basic_layers_weights_and_map_is_that_layer() -> None:
-    basic, sharing = BasicLayer(24, 3, 2), SharingLayer(24, 3, 2)
+@pytest.mark.parametrize("training", [False, True])
+def test_a_sharing_layer_with_the_basic_layers_weights_and_map_is_that_layer(training: bool) -> None:
+    basic, sharing = BasicLayer(24, 3, 2).train(training), SharingLayer(24, 3, 2).train(training)
     make_noisy(basic)
     weights = basic.state_dict()
     for kind in ("weight", "bias"):
         weights[f"attn.v.{kind}"] = weights.pop(f"attn.qkv.{kind}")[48:]
     sharing.load_state_dict(weights)
     x = torch.randn(2, 7, 24)
-    out, attention_map = basic(x, kept=2)
-    torch.testing.assert_close(sharing(x, attention_map), out)
+    out, maps = basic(x, kept=2)
+    assert maps.shape == ((2, 7, 2, 3, 8) if training else (2, 3, 7, 7))
+    torch.testing.assert_close(sharing(x, maps), out)
+    torch.testing.assert_close(basic.share(x, maps), out)
+    sharing.load_state_dict(basic.sharing_weights())
+    torch.testing.assert_close(sharing(x, maps), out)
+
+
+def test_training_and_eval_mode_compute_the_same_function_and_gradients() -> None:
+    """Maps are handed on as factors in one and written out in the other."""
+    network = PSViT(SPACES["1d_mini_4"], Architecture.parse("BSS-BBS-BSB"))
+    make_noisy(network)
+    images = torch.randn(3, 3, 32, 32)
+    results = []
+    for training in (True, False):
+        network.zero_grad()
+        logits = network.train(training)(images)
+        logits.square().sum().backward()
+        results.append((logits.detach(), {name: p.grad.clone() for name, p in network.named_parameters()}))
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=1e-5)
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(gradient, results[1][1][name], atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_checkpointed_layers_give_the_same_gradients() -> None:
+    """Drop path draws the same for both passes of a checkpointed layer."""
+    plain = PSViT(SPACES["2d_mini_4"], Architecture.parse("BSB-BB-BS"), drop_path=0.3)
+    make_noisy(plain)
+    images = torch.randn(5, 3, 32, 32)
+
+    def gradients() -> list[torch.Tensor]:
+        plain.zero_grad()
+        torch.manual_seed(1)
+        plain(images).square().sum().backward()
+        return [p.grad.clone() for p in plain.parameters()]
+
+    expected = gradients()
+    plain.set_grad_checkpointing()
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(gradients(), expected, strict=True))
+
+
+def test_drop_path_keeps_the_mean_and_drops_whole_images() -> None:
+    drop = DropPath(0.25)
+    x = torch.ones(4000, 3, 2)
+    torch.manual_seed(0)
+    out = drop(x)
+    assert set(out.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+    assert (out == out[:, :1, :1]).all()
+    assert abs(out.mean() - 1) < 4 * (0.25 / 0.75 / 4000) ** 0.5
+    assert drop.eval()(x) is x
+    assert DropPath(0.0)(x) is x
+    assert not drop.state_dict()
+
+
+def test_depths_of_parameters_for_layer_wise_learning_rates() -> None:
+    depths = PSViT(SPACES["1d_mini_4"], Architecture.parse("BS-B-BBB")).layer_depths()
+    assert {depths[name] for name in ("patch_embed.proj.weight", "pos_embed", "cls_token")} == {0}
+    assert [depths[f"stages.{at}.norm1.weight"] for at in ("0.0", "0.1", "1.0", "2.0", "2.2")] == [1, 2, 3, 4, 6]
+    assert [depths[f"pools.{number}.conv.weight"] for number in (0, 1)] == [3, 4]
+    assert depths["norm.weight"] == depths["head.bias"] == 7
 
 
 def test_sharing_layers_in_a_row_use_the_nearest_basic_layers_map() -> None:
@@ -65,9 +124,7 @@ def test_sharing_layers_in_a_row_use_the_nearest_basic_layers_map() -> None:
     y, _ = first(x)
     y, attention_map = second(y, kept=2)
     y = fourth(third(y, attention_map), attention_map)
-    from psvit.model import run_stage
-
-    torch.testing.assert_close(run_stage(list(network.stages[0]), x), y)
+    torch.testing.assert_close(network.run_stage(0, [*zip("BBSS", network.stages[0], strict=True)], x), y)
 
 
 def test_pooling_is_a_strided_convolution_of_the_sequence_or_the_grid() -> None:
@@ -123,7 +180,11 @@ def test_drop_path_rises_linearly_and_is_off_in_eval() -> None:
     assert drop_path_rates(5, 0.2) == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
     assert drop_path_rates(1, 0.2) == [0]
     network = PSViT(SPACES["2d_mini_4"], Architecture.parse("BB-BS-B"), drop_path=0.5)
-    rates = [layer.drop_path.p for stage in network.stages for layer in stage]
+    rates = [
+        0.0 if layer.drop_path.keep is None else 1 - layer.drop_path.keep.item()
+        for stage in network.stages
+        for layer in stage
+    ]
     assert rates == pytest.approx([0, 0.125, 0.25, 0.375, 0.5])
     make_noisy(network)
     images = torch.randn(4, 3, 32, 32)
