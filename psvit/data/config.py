@@ -10,13 +10,18 @@ class DataConfig:
     """A dataset and its splits.
 
     Attributes:
-        name: ``digits``, ``imagefolder``, ``imagenet``, ``cifar10`` or ``cifar100``.
+        name: ``digits``, ``imagefolder``, ``imagenet``, ``packed``, ``webdataset``, ``cifar10`` or ``cifar100``.
         root: folder that holds the images; ``digits`` needs none.
         image_size: ``224`` or height x width ``224x160``; None is what the space was made for.
         search_fraction: share of the training images held out, stratified, to score architectures.
         test_fraction: share held out for testing when a folder has no ``val`` or ``test`` of its own.
         split_seed: seed of these splits; separate from the run's seed, so that several runs share one split.
         workers: loader processes for each rank; 0 loads in the training process. No effect on the result.
+        broken: what becomes of a training image that cannot be read: ``fail`` stops the run, ``skip`` puts another
+            image in its place, says so once, and goes on. Images that score anything are never skipped.
+        broken_limit: how many different images a process may skip before the run is stopped after all.
+        decode: where JPEGs become pixels in training on a GPU: ``cpu``, ``gpu``, or ``auto``, the GPU where it can.
+            The two decoders differ by a rounding here and there.
     """
 
     name: str = "digits"
@@ -26,6 +31,9 @@ class DataConfig:
     test_fraction: float = 0.2
     split_seed: int = 0
     workers: int = 0
+    broken: str = "fail"
+    broken_limit: int = 100
+    decode: str = "auto"
 
     def __post_init__(self) -> None:
         for key in ("search_fraction", "test_fraction"):
@@ -33,6 +41,12 @@ class DataConfig:
                 raise ValueError(f"data.{key} is {getattr(self, key)}; it is a share between 0 and 1")
         if self.workers < 0:
             raise ValueError(f"data.workers is {self.workers}; use 0 or more")
+        if self.broken not in ("fail", "skip"):
+            raise ValueError(f"data.broken is {self.broken!r}; use fail or skip")
+        if self.broken_limit < 0:
+            raise ValueError(f"data.broken_limit is {self.broken_limit}; use 0 or more")
+        if self.decode not in ("auto", "cpu", "gpu"):
+            raise ValueError(f"data.decode is {self.decode!r}; use auto, cpu or gpu")
 
 
 @dataclass
@@ -46,11 +60,14 @@ class AugmentConfig:
         rotate: largest rotation in degrees; 0 is none.
         color_jitter: strength of brightness, contrast and saturation jitter where RandAugment is off.
         randaugment_ops: RandAugment operations an image; 0 switches it off.
-        randaugment_magnitude: their magnitude, 0 to 30.
+        randaugment_magnitude: their magnitude, 0 to 30; for DeiT's, which timm counts to 10, three times timm's.
+        randaugment_std: standard deviation of the magnitude from operation to operation, in its own unit.
+        randaugment_probability: with which each of the operations is applied.
         erasing: probability of random erasing.
         mixup: alpha of mixup; 0 switches it off.
         cutmix: alpha of cutmix; 0 switches it off. When both are on, a fair coin chooses for each batch.
         mix_probability: share of batches that are mixed at all.
+        repeats: repeated augmentation (arXiv 1901.09335): how many versions of an image a batch has.
     """
 
     crop_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
@@ -59,22 +76,61 @@ class AugmentConfig:
     rotate: float = 0.0
     color_jitter: float = 0.0
     randaugment_ops: int = 2
-    randaugment_magnitude: int = 9
+    randaugment_magnitude: int = 27
+    randaugment_std: float = 1.5
+    randaugment_probability: float = 0.5
     erasing: float = 0.25
     mixup: float = 0.8
     cutmix: float = 1.0
     mix_probability: float = 1.0
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         for key in ("crop_scale", "crop_ratio"):
             low_high = getattr(self, key)
             if len(low_high) != 2 or not 0 < low_high[0] <= low_high[1]:
                 raise ValueError(f"augment.{key} is {low_high}; give the smallest and the largest, both above 0")
-        for key in ("flip", "erasing", "mix_probability"):
+        for key in ("flip", "erasing", "mix_probability", "randaugment_probability"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"augment.{key} is {getattr(self, key)}; it is a probability between 0 and 1")
-        for key in ("rotate", "color_jitter", "randaugment_ops", "mixup", "cutmix"):
+        for key in ("rotate", "color_jitter", "randaugment_ops", "randaugment_std", "mixup", "cutmix"):
             if getattr(self, key) < 0:
                 raise ValueError(f"augment.{key} is {getattr(self, key)}; use 0 to switch it off, or more")
         if not 0 <= self.randaugment_magnitude <= 30:
             raise ValueError(f"augment.randaugment_magnitude is {self.randaugment_magnitude}; use 0 to 30")
+        if self.repeats < 1:
+            raise ValueError(f"augment.repeats is {self.repeats}; use 1, or more for repeated augmentation")
+
+
+@dataclass
+class PrepareConfig:
+    """Settings of ``psvit-search prepare-data``.
+
+    Attributes:
+        data: the dataset to pack; all its splits go along. ``broken`` and ``broken_limit`` say what becomes of images
+            that cannot be read: ``skip`` leaves them out.
+        save: folder of the cache.
+        size: pixels: of the shorter side of a JPEG, of both sides of a raw image.
+        store: ``jpeg``, or ``raw``: uint8 pixels, which take some five times the space and no time to decode.
+        quality: of the JPEGs, 1 to 100.
+        workers: processes that read and resize; None is one a core. No effect on the result.
+        verify: check a cache instead of making one.
+    """
+
+    save: str = "???"
+    size: int = 256
+    store: str = "jpeg"
+    quality: int = 95
+    workers: int | None = None
+    verify: bool = False
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size is {self.size}; it is the pixels of a side, such as 256")
+        if self.store not in ("jpeg", "raw"):
+            raise ValueError(f"store is {self.store!r}; use jpeg or raw")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality is {self.quality}; use 1 to 100")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers is {self.workers}; use 0 or more, or null for one a core")

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from psvit.arch import parse_image_size
+from psvit.data.batches import Batch, Decode, Finish, Source, chunk_keys
 from psvit.data.config import AugmentConfig, DataConfig
 from psvit.data.datasets import Dataset, Images, open_dataset
+from psvit.data.loading import ahead_on_gpu, load
+from psvit.data.plan import Plan
 from psvit.data.splits import Integers, stratified_split
-from psvit.data.transforms import EvalTransform, Normalize, TrainTransform, mix
-from psvit.engine.random import numpy_rng, seed_of
+from psvit.data.transforms import EvalTransform, Normalize, TrainTransform
 
 SPLITS = ("train", "search", "train+search", "test")
-Batch = tuple[Tensor, Tensor]
+CPU = torch.device("cpu")
 
 
 def open_data(config: DataConfig) -> Data:
@@ -134,6 +134,10 @@ class Data:
         """Whole batches in a split; a batch larger than the split is the whole split."""
         return max(1, self.size(split) // batch_size)
 
+    def plan(self, split: str, batch_size: int, seed: int, repeats: int = 1) -> Plan:
+        """Which images of a split the steps of a training are made of."""
+        return Plan(self._part(split)[1], batch_size, seed, repeats)
+
     def train_batches(
         self,
         split: str,
@@ -146,53 +150,48 @@ class Data:
         accumulate: int = 1,
         rank: int = 0,
         world: int = 1,
+        device: torch.device = CPU,
+        decode: Decode | None = None,
     ) -> Iterator[Batch]:
         """The micro-batches of the steps ``first_step`` up to, not including, ``last_step``.
 
-        Step t is the (t % steps_per_epoch)-th slice of a permutation drawn for its epoch, t // steps_per_epoch. Each
-        process gets a contiguous share of it by its rank, cut into ``accumulate`` micro-batches, all of one size: the
-        few images left over are dropped. The order is a function of (seed, epoch), what becomes of an image of (seed,
-        epoch, image), and mixup and cutmix of (seed, step, micro-batch, rank): it matters neither where a run starts
-        nor how many workers load.
+        Step t is the (t % steps_per_epoch)-th slice of an order drawn for its epoch, t // steps_per_epoch
+        (:class:`psvit.data.plan.Plan`). It is cut into ``world`` x ``accumulate`` parts whose sizes differ by one image
+        at most; each process gets ``accumulate`` of them, in a row, by its rank. The order is a function of (seed,
+        epoch), what becomes of an image of (seed, epoch, image) and, with repeated augmentation, of which version of
+        the image it is: it matters neither where a run starts, nor how many workers load, nor into how many parts a
+        step is cut. Mixup and cutmix are a function of (seed, step, micro-batch, rank) and mix images of one
+        micro-batch: an image's partner does depend on how the step is cut.
 
         Args:
             batch_size: images a step, over all processes and micro-batches.
+            device: of the batches, and where images are varied; on a GPU one batch is made ahead, beside the step.
+            decode: decodes JPEGs to the device; None leaves it to the workers.
 
         Yields:
             Images, float32 (b, 3, *image_size), and labels, int64 (b,), or targets, float32 (b, classes), if mixed.
 
         Raises:
-            ValueError: a process or micro-batch would get no image, or an image cannot be read.
+            ValueError: a process or micro-batch would get no image; an image cannot be read, or more than
+                ``data.broken_limit`` where they are skipped.
         """
         images, indices = self._part(split)
-        most = min(batch_size, len(indices))
-        micro_batch = most // (world * accumulate)
-        if not micro_batch:
-            raise ValueError(
-                f"a batch of {most} images is too small for {world} processes with {accumulate} micro-batches "
-                "each; use a larger recipe.batch_size, less recipe.accumulate or fewer processes"
-            )
-
-        def keys() -> Iterator[_Key]:
-            steps_per_epoch = self.steps_per_epoch(split, batch_size)
-            order, order_epoch = indices, -1
-            for step in range(first_step, last_step):
-                epoch, place = divmod(step, steps_per_epoch)
-                if epoch != order_epoch:
-                    order, order_epoch = numpy_rng(seed, "order", epoch).permutation(indices), epoch
-                for micro in range(accumulate):
-                    start = place * most + (rank * accumulate + micro) * micro_batch
-                    part = order[start : start + micro_batch].tolist()
-                    yield _Key(part, epoch, seed_of(seed, "mix", step, micro, rank))
-
-        transform = TrainTransform(image_size, augment, self.normalize, images.size)
-        return self._load(_TrainBatches(images, transform, seed, self.classes), keys())
+        plan = self.plan(split, batch_size, seed, augment.repeats)
+        plan.check_parts(world, accumulate)
+        transform = TrainTransform(image_size, augment, self.normalize)
+        on_gpu, skip = device.type == "cuda", self.config.broken == "skip"
+        encoded = decode is not None and images.aspects is None and not transform.warps(images.size)
+        source = Source(images, indices, transform, seed, skip, encoded, vary=not (on_gpu or encoded))
+        finish = Finish(source, self.classes, device, decode, self.config.broken_limit)
+        keys = chunk_keys(plan, seed, images.size or image_size, range(first_step, last_step), accumulate, rank, world)
+        chunks = load(source, keys, self.config.workers, pin=on_gpu, ahead=4)  # chunks are small
+        return ahead_on_gpu(chunks, finish, device) if on_gpu else finish(chunks)
 
     def eval_batches(self, split: str, image_size: tuple[int, int], batch_size: int) -> Iterator[Batch]:
         """All images of a split, in order and nothing random: float32 (b, 3, *image_size) and int64 (b,).
 
         Raises:
-            ValueError: an image cannot be read.
+            ValueError: an image cannot be read; none is skipped here.
         """
         numbers = range(self.size(split))
         batches = (numbers[start : start + batch_size] for start in numbers[::batch_size])
@@ -205,74 +204,28 @@ class Data:
         """Images of a split by their numbers in it, as ``eval_batches`` but not normalised: uint8 (b, 3, *image_size).
 
         Raises:
-            ValueError: an image cannot be read.
+            ValueError: an image cannot be read; none is skipped here.
         """
         images, indices = self._part(split)
         transform = EvalTransform(image_size, self._dataset.photographs)
         keys = (indices[list(numbers)].tolist() for numbers in batches)
-        return self._load(_EvalBatches(images, transform), keys)
-
-    def _load(self, batches: TorchDataset[Batch | ValueError], keys: Iterable[Any]) -> Iterator[Batch]:
-        loader = DataLoader(
-            batches,
-            batch_size=None,
-            sampler=keys,
-            num_workers=self.config.workers,
-            worker_init_fn=_leave_group_signals_to_the_run,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else the loader draws from, and so changes, torch's global random state
-        )
-        for batch in loader:
-            if isinstance(batch, ValueError):
-                raise batch
-            yield batch[0], batch[1]
-
-
-class _Key(NamedTuple):
-    """What a micro-batch is made of."""
-
-    images: list[int]
-    epoch: int
-    mix_seed: int
-
-
-def _read(images: Images, indices: list[int]) -> tuple[list[Tensor], Tensor]:
-    return [images.read(index) for index in indices], torch.from_numpy(images.labels[indices])
-
-
-@dataclass(frozen=True)
-class _TrainBatches(TorchDataset[Batch | ValueError]):
-    """Micro-batches by key. A broken image's error is returned, as torch would wrap a raised one in a traceback."""
-
-    images: Images
-    transform: TrainTransform
-    seed: int
-    classes: int
-
-    def __getitem__(self, key: _Key) -> Batch | ValueError:
-        try:
-            pictures, labels = _read(self.images, key.images)
-        except ValueError as error:
-            return ValueError(str(error))
-        seeds = [seed_of(self.seed, "augment", key.epoch, index) for index in key.images]
-        return mix(self.transform(pictures, seeds), labels, self.classes, self.transform.augment, key.mix_seed)
+        pin = torch.cuda.is_available()
+        return load(_EvalBatches(images, transform, self.config.broken == "skip"), keys, self.config.workers, pin)
 
 
 @dataclass(frozen=True)
 class _EvalBatches(TorchDataset[Batch | ValueError]):
-    """Batches by the indices of their images; the error of a broken one is returned, as above."""
+    """Batches by the indices of their images. The error of a broken one is returned, not raised, as in ``Source``."""
 
     images: Images
     transform: EvalTransform
+    skip: bool
 
     def __getitem__(self, key: list[int]) -> Batch | ValueError:
         try:
-            pictures, labels = _read(self.images, key)
+            pictures = [self.images.read(index) for index in key]
         except ValueError as error:
-            return ValueError(str(error))
-        return self.transform(pictures), labels
-
-
-def _leave_group_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C and a launcher's SIGTERM go to the process group of a run; it saves, then ends its workers itself."""
-    os.setpgid(0, 0)
+            why = ". data.broken=skip is for training: a score without this image would not be of the recorded split"
+            return ValueError(f"{error}{why if self.skip else ''}")
+        aspects = None if self.images.aspects is None else self.images.aspects[key].tolist()
+        return self.transform(pictures, aspects), torch.from_numpy(self.images.labels[key])

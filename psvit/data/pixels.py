@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from psvit.data.data import Batch, Data
+from psvit.data.batches import Batch
+from psvit.data.data import Data
 from psvit.data.splits import Integers
 from psvit.engine.random import numpy_rng
 

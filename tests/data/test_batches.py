@@ -2,20 +2,47 @@ import json
 import multiprocessing
 import os
 import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
 
+from psvit.data import batches as batches_module
+from psvit.data.batches import Finish, Source, chunk_keys
 from psvit.data.config import AugmentConfig, DataConfig
 from psvit.data.data import Data, open_data
+from psvit.data.loading import ahead_on_gpu, jpeg_decoder, one_ahead
+from psvit.data.plan import Plan
+from psvit.data.transforms import TrainTransform
 
 SIZE = (32, 32)
 NO_MIX = AugmentConfig(mixup=0.0, cutmix=0.0)
 Batches = list[tuple[Tensor, Tensor]]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of JPEGs of many sizes, with a PNG, a grey JPEG, one that EXIF turns, and a broken one of each kind."""
+    for number in range(24):
+        rng = np.random.default_rng(number)
+        shape = (int(rng.integers(40, 200)), int(rng.integers(40, 200)))
+        picture = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize(shape)
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number:02}.{'png' if number == 4 else 'jpg'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        exif[0x0112] = 6 if number == 6 else 1
+        (picture.convert("L") if number == 5 else picture).save(path, quality=90, exif=exif)
+    return tmp_path / "photos"
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +148,7 @@ def test_evaluation_batches_are_in_order_whatever_the_workers(digits: Data) -> N
     assert equal(list(open_data(DataConfig(workers=2)).eval_batches("search", SIZE, 50)), batches)
 
 
-@pytest.mark.parametrize(("world", "accumulate"), [(1, 3), (2, 1), (3, 2), (4, 1)])
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 3), (2, 1), (3, 2), (4, 1), (31, 2)])
 def test_shares_together_are_the_batch(digits: Data, world: int, accumulate: int) -> None:
     def batches(rank: int, world: int, accumulate: int) -> Batches:
         return list(
@@ -131,10 +158,10 @@ def test_shares_together_are_the_batch(digits: Data, world: int, accumulate: int
     shares = [batches(rank, world, accumulate) for rank in range(world)]
     for step, whole in enumerate(batches(0, 1, 1)):
         micro = [share[step * accumulate + part] for share in shares for part in range(accumulate)]
-        size = 62 // (world * accumulate)  # all of one size, and what is left over is dropped
-        assert [len(labels) for _, labels in micro] == [size] * world * accumulate
-        assert torch.equal(torch.cat([images for images, _ in micro]), whole[0][: size * world * accumulate])
-        assert torch.equal(torch.cat([labels for _, labels in micro]), whole[1][: size * world * accumulate])
+        sizes = [len(labels) for _, labels in micro]
+        assert max(sizes) - min(sizes) <= 1  # and nothing is dropped
+        assert torch.equal(torch.cat([images for images, _ in micro]), whole[0])
+        assert torch.equal(torch.cat([labels for _, labels in micro]), whole[1])
 
 
 def test_a_batch_too_small_to_share_is_refused_at_once(digits: Data) -> None:
@@ -144,7 +171,10 @@ def test_a_batch_too_small_to_share_is_refused_at_once(digits: Data) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_global_random_states_are_left_alone(workers: int) -> None:
+def test_global_random_states_are_left_alone(workers: int, monkeypatch) -> None:
+    """Not even changed and put back: beside a step, in a thread, that would change what the step draws."""
+    for name in ("manual_seed", "set_rng_state", "seed"):
+        monkeypatch.setattr(torch.random, name, lambda *ignored: pytest.fail("changes torch's random state"))
     data = open_data(DataConfig(workers=workers))
     torch.manual_seed(5)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
@@ -205,3 +235,264 @@ def test_signals_to_the_runs_process_group_do_not_reach_its_workers() -> None:
     workers[0].terminate()  # but each can be ended by itself
     workers[0].join(10)
     assert workers[0].exitcode is not None
+
+
+@pytest.mark.parametrize("name", ["digits", "imagefolder"])
+def test_it_does_not_matter_where_images_are_varied_nor_in_which_chunks(name: str, photos: Path, monkeypatch) -> None:
+    """What a GPU would do to the chunks is done here in the process, and compared bit for bit."""
+    data = open_data(DataConfig(name, None if name == "digits" else str(photos)))
+    expected = list(data.train_batches("train", SIZE, AugmentConfig(), 12, 3, 0, 4, accumulate=2))
+    monkeypatch.setattr(batches_module, "CHUNK_BYTES", 0)  # then 16 images are a chunk
+    assert equal(list(data.train_batches("train", SIZE, AugmentConfig(), 12, 3, 0, 4, accumulate=2)), expected)
+    images, indices = data._part("train")
+    source = Source(images, indices, TrainTransform(SIZE, AugmentConfig(), data.normalize), seed=3, vary=False)
+    keys = list(chunk_keys(Plan(indices, 12, 3), 3, SIZE, range(4), 2, 0, 1))
+    assert equal(list(Finish(source, data.classes, torch.device("cpu"))(source[key] for key in keys)), expected)
+
+
+def test_a_micro_batch_of_several_chunks_is_varied_and_mixed_as_one(digits: Data, monkeypatch) -> None:
+    expected = list(digits.train_batches("train", SIZE, AugmentConfig(), 50, 3, 0, 2))
+    monkeypatch.setattr(batches_module, "CHUNK_BYTES", 0)
+    keys = list(chunk_keys(digits.plan("train", 50, 3), 3, SIZE, range(2), 1, 0, 1))
+    assert [(len(key.part.images), key.last) for key in keys] == [(16, False)] * 3 + [(2, True)] + [
+        *([(16, False)] * 3),
+        (2, True),
+    ]
+    assert equal(list(digits.train_batches("train", SIZE, AugmentConfig(), 50, 3, 0, 2)), expected)
+
+
+def decode(files: list[Tensor]) -> list[Tensor]:
+    """Of the kind that a GPU has: a list at once, all or nothing."""
+    return decode_jpeg(files, mode=ImageReadMode.RGB)
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_decoding_files_in_batch_gives_what_the_workers_give(workers: int, photos: Path, monkeypatch) -> None:
+    data = open_data(DataConfig("imagefolder", str(photos), workers=workers))
+    decoded = []
+
+    def counted(files: list[Tensor]) -> list[Tensor]:
+        decoded.append(len(files))
+        return decode(files)
+
+    large = (200, 200)  # so that no JPEG is decoded at a reduced scale
+    expected = list(data.train_batches("train+search", large, NO_MIX, 8, 0, 0, 4))
+    found = list(data.train_batches("train+search", large, NO_MIX, 8, 0, 0, 4, decode=counted))
+    assert sum(decoded) >= 2 * (data.size("train+search") // 8 * 8 - 2)  # two epochs; not the PNG and the turned one
+    assert len(found) == len(expected)
+    for (images, labels), (same, same_labels) in zip(found, expected, strict=True):
+        assert torch.equal(labels, same_labels)
+        assert (images - same).abs().max() < 0.5  # of a standard deviation: decoders differ by a rounding
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")
+def test_a_file_that_the_decoder_refuses_is_left_to_the_workers_way(photos: Path) -> None:
+    def fussy(files: list[Tensor]) -> list[Tensor]:
+        if any(len(file) % 2 for file in files):
+            raise RuntimeError("nvjpegDecode failed")
+        return decode(files)
+
+    data = open_data(DataConfig("imagefolder", str(photos)))
+    large = (200, 200)
+    expected = list(data.train_batches("train", large, AugmentConfig(), 8, 0, 0, 2))
+    found = list(data.train_batches("train", large, AugmentConfig(), 8, 0, 0, 2, decode=fussy))
+    assert all((a[0] - b[0]).abs().max() < 0.5 for a, b in zip(found, expected, strict=True))
+
+
+def break_files(photos: Path, data: Data, split: str, count: int) -> list[str]:
+    """Cut off the first JPEGs of a split."""
+    broken = [name for name in names(data, split) if name.endswith(".jpg")][:count]
+    for name in broken:
+        (photos / name).write_bytes((photos / name).read_bytes()[:300])
+    return broken
+
+
+def test_broken_images_are_replaced_the_same_way_by_any_number_of_workers(photos: Path, capfd) -> None:
+    def opened(**settings: object) -> Data:
+        return open_data(DataConfig("imagefolder", str(photos), broken="skip", **settings))
+
+    whole = list(opened().train_batches("train", SIZE, NO_MIX, 4, 0, 0, 8))
+    data = opened()
+    broken = break_files(photos, data, "train", 2)
+    capfd.readouterr()
+    found = list(data.train_batches("train", SIZE, NO_MIX, 4, 0, 0, 8))
+    lines = capfd.readouterr().err.splitlines()
+    assert sorted(lines) == lines
+    assert [line.split(":")[0] for line in lines] == ["skipped, broken image 1", "skipped, broken image 2"]
+    assert all(sum(name in line for line in lines) == 1 for name in broken)
+    assert equal(list(opened(workers=2).train_batches("train", SIZE, NO_MIX, 4, 0, 0, 8)), found)
+    assert equal(list(opened(workers=1).train_batches("train", SIZE, NO_MIX, 4, 0, 5, 8)), found[5:])
+
+    # the others are as they were
+    images, indices = data._part("train")
+    lost = [images.names.index(name) for name in broken]
+    order = [index for step in range(8) for index in data.plan("train", 4, 0).part(step).images]
+    before, after = (torch.cat([images for images, _ in batches]) for batches in (whole, found))
+    same = [torch.equal(*pair) for pair in zip(before, after, strict=True)]
+    assert same == [index not in lost for index in order]
+    assert same.count(False) > 2
+    # and what stands in is another image of the split, varied as the broken one would have been
+    source = Source(images, indices, TrainTransform(SIZE, NO_MIX, data.normalize), seed=0, skip=True)
+    (draw,) = source.transform.draws([1])
+    pixels, instead, worse = source.read(lost[0], draw)
+    assert worse[0].name == broken[0]
+    assert instead in set(indices.tolist()) - set(lost)
+    assert torch.equal(pixels, source.read(instead, draw)[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")
+@pytest.mark.parametrize("way", ["workers", "decoder"])
+def test_more_broken_images_than_the_limit_end_the_run(way: str, photos: Path, capfd) -> None:
+    data = open_data(DataConfig("imagefolder", str(photos), broken="skip", broken_limit=2))
+    break_files(photos, data, "train", 3)
+    with pytest.raises(ValueError, match=r"^3 training images are broken, more than data\.broken_limit=2; the last"):
+        list(data.train_batches("train", SIZE, NO_MIX, 4, 0, 0, 8, decode=decode if way == "decoder" else None))
+    assert capfd.readouterr().err.count("skipped") == 2
+
+
+def test_where_all_images_are_broken_the_search_for_another_ends(photos: Path) -> None:
+    data = open_data(DataConfig("imagefolder", str(photos), broken="skip"))
+    for path in photos.glob("*/*.*"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="101 training images in a row are broken, the last: cannot read image"):
+        list(data.train_batches("train", SIZE, NO_MIX, 4, 0, 0, 1))
+
+
+@pytest.mark.parametrize("split", ["search", "test"])
+def test_an_image_that_scores_is_never_skipped(split: str, photos: Path) -> None:
+    data = open_data(DataConfig("imagefolder", str(photos), broken="skip"))
+    (photos / names(data, split)[0]).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"^cannot read image .*; repair .* a score without this image would not"):
+        list(data.eval_batches(split, SIZE, 4))
+
+
+def test_large_photographs_are_decoded_at_a_reduced_scale(tmp_path: Path, monkeypatch) -> None:
+    for label in "ab":
+        for number in range(5):
+            path = tmp_path / label / f"{number}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            Image.effect_noise((1600, 1200), 50).resize((800, 600)).convert("RGB").save(path)
+    cut: list[tuple[int, ...]] = []
+    original = TrainTransform.cut
+    monkeypatch.setattr(
+        TrainTransform, "cut", lambda self, image, *rest: (cut.append(image.shape), original(self, image, *rest))[1]
+    )
+    whole = AugmentConfig(crop_scale=[0.9, 1.0], mixup=0.0, cutmix=0.0)
+    list(open_data(DataConfig("imagefolder", str(tmp_path))).train_batches("train", SIZE, whole, 6, 0, 0, 1))
+    assert set(cut) == {(3, 75, 100)}  # an eighth, which is still more than the 32 pixels that are wanted
+
+
+def test_repeated_augmentation_has_versions_of_an_image_in_a_batch(digits: Data) -> None:
+    thrice = AugmentConfig(mixup=0.0, cutmix=0.0, repeats=3)
+    steps = digits.steps_per_epoch("search", 30)
+    epoch = list(digits.train_batches("search", SIZE, thrice, 30, 0, 0, steps))
+    assert len(epoch) == steps
+    for images, labels in epoch:
+        assert torch.equal(labels.view(10, 3), labels.view(10, 3)[:, :1].expand(10, 3))
+        for versions in images.view(10, 3, -1):
+            assert min(torch.dist(versions[a], versions[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 1
+    # the randomness is of the image and the version: it is the same in whatever part of a step
+    parts = [list(digits.train_batches("search", SIZE, thrice, 30, 0, 0, 1, rank=rank, world=4)) for rank in range(4)]
+    assert torch.equal(torch.cat([part[0][0] for part in parts]), epoch[0][0])
+
+
+def test_mixing_does_not_mix_an_image_with_another_version_of_itself(digits: Data) -> None:
+    mixup = AugmentConfig(cutmix=0.0, repeats=3)
+    for rank, world in ((0, 1), (1, 3)):
+        _, targets = next(digits.train_batches("train", SIZE, mixup, 30, 0, 0, 1, rank=rank, world=world))
+        order = digits.plan("train", 30, 0, repeats=3).part(0, rank, world).images
+        labels = torch.from_numpy(digits._part("train")[0].labels[order])
+        partners = targets.scatter(1, labels[:, None], 0).argmax(1)
+        half = len(order) // 2
+        assert all(order[place] != order[place - half] for place in range(len(order)))
+        mixed = targets.amax(1) < 1  # else the two are of one class
+        assert torch.equal(partners[mixed], labels.roll(half)[mixed])
+        assert mixed.any()
+
+
+def test_of_one_size_and_small_they_are_sent_whole(digits: Data) -> None:
+    images, indices = digits._part("train")
+    source = Source(images, indices, TrainTransform((16, 16), NO_MIX, digits.normalize), seed=0, vary=False)
+    key = next(chunk_keys(digits.plan("train", 8, 0), 0, SIZE, range(1), 1, 0, 1))
+    assert not source.whole  # far larger than the network wants: averaged by cut()
+    assert source[key].pixels.shape == (8, 3, 16, 16)
+    source = Source(images, indices, TrainTransform((64, 64), NO_MIX, digits.normalize), seed=0, vary=False)
+    assert source.whole
+    assert torch.equal(source[key].pixels, images.pixels[key.part.images])
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")
+def test_a_decoder_that_is_not_there() -> None:
+    cpu = torch.device("cpu")
+    assert jpeg_decoder("auto", cpu) is None
+    assert jpeg_decoder("cpu", torch.device("cuda")) is None
+    with pytest.raises(ValueError, match=r"^data.decode=gpu: no JPEG can be decoded there \(this run is on cpu\); use"):
+        jpeg_decoder("gpu", cpu)
+    if not torch.cuda.is_available():  # a GPU that does not work is no reason not to train
+        assert jpeg_decoder("auto", torch.device("cuda")) is None
+
+
+def test_one_ahead_and_no_more() -> None:
+    made: list[int] = []
+
+    def make() -> int:
+        if len(made) == 4:
+            raise StopIteration
+        made.append(threading.get_ident())
+        return len(made)
+
+    batches = one_ahead(make)
+    assert made == []
+    for number in (1, 2, 3):
+        assert next(batches) == number
+        wait_until(lambda number=number: len(made) == number + 1)
+        assert len(made) == number + 1
+    assert list(batches) == [4]
+    assert threading.get_ident() not in made
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true() and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+def test_an_error_ahead_comes_in_its_turn_and_leaving_early_ends_the_thread() -> None:
+    numbers = iter([1, 2])
+
+    def make() -> int:
+        number = next(numbers, None)
+        if number is None:
+            raise ValueError("broken")
+        return number
+
+    batches = one_ahead(make)
+    assert [next(batches), next(batches)] == [1, 2]
+    with pytest.raises(ValueError, match="broken"):
+        next(batches)
+    endless = one_ahead(lambda: 1)
+    next(endless)
+    endless.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+def test_a_gpus_batches_are_waited_for_before_they_are_used(monkeypatch) -> None:
+    """With streams that only write down what they are asked."""
+    asked: list[str] = []
+    made = SimpleNamespace(record_event=lambda: asked.append("recorded") or "event")
+    user = SimpleNamespace(wait_event=lambda event: asked.append(f"waits for {event}"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: user)
+    monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: asked.append(f"kept for {stream is user}"))
+
+    def finish(chunks: Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((torch.full((2,), number), torch.zeros(1)) for number in chunks)
+
+    found = [int(images[0]) for images, _ in ahead_on_gpu(iter([5, 6]), finish, torch.device("cuda"))]
+    assert found == [5, 6]
+    assert asked.count("recorded") == 2
+    assert [line for line in asked if line != "recorded"] == ["waits for event", "kept for True", "kept for True"] * 2
+    assert list(ahead_on_gpu(iter([]), finish, torch.device("cuda"))) == []

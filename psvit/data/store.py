@@ -1,0 +1,366 @@
+"""The packed cache: images resized once and laid one behind the other in large files, read at any place.
+
+A cache is a folder that ``psvit-search prepare-data`` makes:
+
+    index.json          what it was made from and how, and size and SHA-256 of every other file
+    train.npz           where each image lies, its CRC32, label, name, size and aspect ratio
+    train-00000.bin     the images themselves, a shard of about 256 MB; train-00001.bin, ...
+    test.npz, test-00000.bin, ...    of the source's own test split, where it has one
+
+An image is a JPEG, or uint8 (3, size, size) as it lies in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from psvit.data.datasets import Dataset, Images, Need, decode_image, plain_jpeg
+from psvit.data.splits import Integers
+from psvit.files import sha256
+
+FORMAT, VERSION = "psvit-cache", 1
+INDEX = "index.json"
+SPLITS = ("train", "test")
+_AGAIN = "the prepare-data command that made the cache, given once more, makes them again"
+OPEN_FILES = 128  # that a process keeps open; a large cache has more shards than a process may open files
+
+
+class Described(NamedTuple):
+    """What index.json says of a file."""
+
+    bytes: int
+    sha256: str
+
+
+class Table(NamedTuple):
+    """The images of a split; arrays (n,) but for ``shapes`` (n, 2) and ``names``.
+
+    Attributes:
+        shard, offset, length: where an image lies, in bytes.
+        crc32: of these bytes.
+        shapes: height and width in pixels.
+        aspects: width / height of the picture that it was made from.
+        names: of all images in UTF-8, a zero byte between two; no file name contains one.
+    """
+
+    shard: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    length: NDArray[np.int64]
+    crc32: NDArray[np.uint32]
+    labels: Integers
+    shapes: NDArray[np.int32]
+    aspects: NDArray[np.float32]
+    names: NDArray[np.uint8]
+
+
+def pack_names(names: Sequence[str]) -> NDArray[np.uint8]:
+    """Names as ``Table.names``; bytes of a file name that are no UTF-8 stay what they are."""
+    return np.frombuffer("\0".join(names).encode("utf-8", "surrogateescape"), np.uint8)
+
+
+def unpack_names(names: NDArray[np.uint8]) -> list[str]:
+    """What :func:`pack_names` has packed, one name at least."""
+    return names.tobytes().decode("utf-8", "surrogateescape").split("\0")
+
+
+def shard_name(split: str, number: int) -> str:
+    return f"{split}-{number:05}.bin"
+
+
+@dataclass(frozen=True)
+class Index:
+    """index.json: all of a cache but its images and their table.
+
+    Attributes:
+        settings: ``store`` (jpeg or raw), ``size`` and ``quality``.
+        source: the dataset that it was made from.
+        images_per_shard: images of the source, in its order, that a shard holds.
+        tables: split -> its .npz.
+        shards: split -> its shards.
+        skipped: names of the source's images that could not be read -> why.
+    """
+
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int] | None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    photographs: bool
+    settings: Mapping[str, Any]
+    source: Mapping[str, Any]
+    images_per_shard: int
+    tables: Mapping[str, Described]
+    shards: Mapping[str, Sequence[Described]]
+    skipped: Mapping[str, str]
+
+    def files(self) -> Iterator[tuple[str, Described]]:
+        """All files that index.json describes, with their names."""
+        for split in self.tables:
+            yield f"{split}.npz", self.tables[split]
+            for number, shard in enumerate(self.shards[split]):
+                yield shard_name(split, number), shard
+
+    def to_json(self) -> str:
+        described = {name: file._asdict() for name, file in self.files()}
+        fields = {key: value for key, value in vars(self).items() if key not in ("tables", "shards")}
+        return json.dumps({"format": FORMAT, "version": VERSION, **fields, "files": described}, indent=1) + "\n"
+
+
+def read_index(root: Path) -> Index:
+    """index.json of a cache.
+
+    Raises:
+        ValueError: it is missing, damaged, or of a format that is not known.
+    """
+    path = root / INDEX
+    if not path.is_file():
+        raise ValueError(
+            f"{root} holds no finished cache ({INDEX} is missing); psvit-search prepare-data data=imagefolder "
+            f"data.root=FOLDER --save {root} makes one, or goes on with one"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError("it is no index of a cache")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {path} ({error}); make a new cache in another folder") from error
+    if content.get("version") != VERSION:
+        raise ValueError(
+            f"{path} is of version {content.get('version')!r}, and this program reads {VERSION}; use the psvit-search "
+            "that made it, or make a new cache"
+        )
+    try:
+        files = {name: Described(int(file["bytes"]), str(file["sha256"])) for name, file in content["files"].items()}
+        tables = {split: files[f"{split}.npz"] for split in SPLITS if f"{split}.npz" in files}
+        counts = {split: sum(name.startswith(f"{split}-") for name in files) for split in tables}
+        return Index(
+            tuple(map(str, content["class_names"])),
+            None if content["image_size"] is None else _tuple(content["image_size"], 2, int),
+            _tuple(content["mean"], 3, float),
+            _tuple(content["std"], 3, float),
+            bool(content["photographs"]),
+            dict(content["settings"]),
+            dict(content["source"]),
+            int(content["images_per_shard"]),
+            {"train": tables["train"], **tables},
+            {split: [files[shard_name(split, number)] for number in range(counts[split])] for split in tables},
+            dict(content["skipped"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); make a new cache in another folder") from error
+
+
+def _tuple(values: Any, length: int, kind: type) -> Any:
+    numbers = tuple(kind(value) for value in values)
+    if len(numbers) != length:
+        raise ValueError(f"{length} numbers are needed: {values}")
+    return numbers
+
+
+def read_table(root: Path, split: str, described: Described) -> Table:
+    """The table of a split, checked against its SHA-256.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    path = root / f"{split}.npz"
+    if not path.is_file() or sha256(path) != described.sha256:
+        raise ValueError(f"{path} is missing or damaged; make a new cache in another folder")
+    with np.load(path, allow_pickle=False) as arrays:
+        return Table(**{name: arrays[name] for name in Table._fields})
+
+
+def open_packed(root: Path) -> Dataset:
+    """The dataset that a cache was made from, as the cache has it.
+
+    Raises:
+        ValueError: there is no cache, it is of a later version, or a file of it is missing, cut off or too long.
+    """
+    index = read_index(root)
+    torn = torn_shards(root, index)
+    if torn:
+        raise ValueError(f"shards of {root} are missing or cut off: {_some(torn)}; {_AGAIN}")
+
+    def part(split: str) -> Images:
+        table = read_table(root, split, index.tables[split])
+        shards = ShardFiles([root / shard_name(split, number) for number in range(len(index.shards[split]))])
+        return PackedImages(shards, table, raw=index.settings["store"] == "raw")
+
+    return Dataset(
+        index.class_names,
+        part("train"),
+        (lambda: part("test")) if "test" in index.tables else None,
+        index.image_size,
+        index.mean,
+        index.std,
+        index.photographs,
+    )
+
+
+def torn_shards(root: Path, index: Index) -> list[str]:
+    """Names of the shards that are missing or not of the size that index.json gives."""
+
+    def size(path: Path) -> int:
+        return path.stat().st_size if path.is_file() else -1
+
+    return [name for name, file in index.files() if name.endswith(".bin") and size(root / name) != file.bytes]
+
+
+def verify(root: Path, threads: int, advance: Callable[[int], None] | None = None) -> str:
+    """Compare every file of a cache with its SHA-256; gives one line to print.
+
+    Args:
+        advance: told of each file that was looked at.
+
+    Raises:
+        ValueError: some are damaged; they are named.
+    """
+    index = read_index(root)
+
+    def whole(item: tuple[str, Described]) -> bool:
+        name, file = item
+        return (root / name).is_file() and sha256(root / name) == file.sha256
+
+    files, damaged = list(index.files()), []
+    with ThreadPoolExecutor(threads) as pool:  # hashing holds no lock of Python's
+        for (name, _), good in zip(files, pool.map(whole, files), strict=True):
+            if not good:
+                damaged.append(name)
+            if advance:
+                advance(1)
+    if damaged:
+        shards_only = all(name.endswith(".bin") for name in damaged)
+        repair = f"delete these; {_AGAIN}" if shards_only else "make a new cache in another folder"
+        raise ValueError(
+            f"{len(damaged)} of the {len(files)} files of {root} are damaged or missing: {_some(damaged)}; {repair}"
+        )
+    return f"{root}: all {len(files)} files are whole, {sum(file.bytes for _, file in files) / 1e6:,.1f} MB"
+
+
+def _some(names: Sequence[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class ShardFiles:
+    """Files that are read at any place, by any number of processes and threads; each process opens its own.
+
+    Raises:
+        ValueError: of ``read``; a file cannot be read, or ends before the place that is asked for.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self._open: dict[int, _Descriptor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"paths": self.paths, "_open": {}}  # what goes to another process opens files of its own
+
+    def read(self, number: int, offset: int, length: int) -> NDArray[np.uint8]:
+        """``length`` bytes of a file, from ``offset`` on, in memory of their own."""
+        content = np.empty(length, np.uint8)
+        try:
+            file = self._file(number)
+            got = os.preadv(file.descriptor, [content.data], offset)  # moves no position that others share
+        except OSError as error:
+            raise ValueError(f"cannot read {self.paths[number]}: {error.strerror}") from error
+        if got != length:
+            raise ValueError(f"{self.paths[number]} is cut off at byte {offset + got}")
+        return content
+
+    def _file(self, number: int) -> _Descriptor:
+        file = self._open.get(number)
+        if file is None:
+            file = _Descriptor(self.paths[number])
+            self._open[number] = file
+            if len(self._open) > OPEN_FILES:
+                # closed when no thread reads from it any more; another thread may have dropped the same one
+                self._open.pop(list(self._open)[0], None)  # noqa: RUF015  (next(iter()) is not safe with threads)
+        return file
+
+
+class _Descriptor:
+    """An open file, closed when nobody refers to it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+@dataclass(frozen=True)
+class PackedImages:
+    """The images of a split of a cache; every image is compared with its CRC32 when it is read."""
+
+    files: ShardFiles
+    table: Table
+    raw: bool
+
+    @property
+    def labels(self) -> Integers:
+        return self.table.labels
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        return unpack_names(self.table.names)
+
+    @cached_property
+    def size(self) -> tuple[int, int] | None:
+        shapes = self.table.shapes
+        return (int(shapes[0, 0]), int(shapes[0, 1])) if (shapes == shapes[0]).all() else None
+
+    @property
+    def aspects(self) -> NDArray[np.float32] | None:
+        return self.table.aspects if self.raw else None
+
+    def read(self, index: int, need: Need | None = None) -> Tensor:
+        content = self._content(index)
+        if self.raw:
+            height, width = self.table.shapes[index].tolist()
+            return torch.from_numpy(content).view(3, height, width)
+        return decode_image(BytesIO(content.data), f"{index} of {self._shard(index)}", need)
+
+    def encoded(self, index: int) -> bytes | None:
+        if self.raw:
+            return None
+        try:
+            return plain_jpeg(self._content(index).tobytes())
+        except ValueError:
+            return None
+
+    def _shard(self, index: int) -> Path:
+        return self.files.paths[self.table.shard[index]]
+
+    def _content(self, index: int) -> NDArray[np.uint8]:
+        table = self.table
+        try:
+            content = self.files.read(int(table.shard[index]), int(table.offset[index]), int(table.length[index]))
+            if zlib.crc32(content.data) == table.crc32[index]:
+                return content
+            fault = f"{self._shard(index)} is damaged"
+        except ValueError as error:
+            fault = str(error)
+        root = self._shard(index).parent
+        raise ValueError(
+            f"{fault}, at image {self.names[index]}; psvit-search prepare-data --save {root} --verify lists all that "
+            "is damaged and says how to repair it"
+        )
