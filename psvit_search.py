@@ -80,9 +80,11 @@ _LATENCY = Flag(
 _SUPERNET = Flag("--supernet", "supernet", "RUN", "run folder of train-supernet")
 _ARCH = Flag("--arch", "arch", "FILE", "the architecture, an arch.json")
 _WEIGHTS = Flag("--weights", "weights", "FILE", "its trained weights, a model.safetensors")
+_START = Flag("--start", "start", "FILE", "weights to start from, of psvit-search inherit or of another retraining")
 _SPLIT = Flag("--split", "split", "S", "images to score on: test, search or train")
 _NAME = Flag("--name", "name", "NAME", "name of the project's folder below runs/")
 _OUT = Flag("--out", "out", "DIR", "the run folder itself, instead of one by name")
+_PROFILE = Flag("--profile", "profile", "", "trace a few steps with torch's profiler, into RUN/profile")
 _JSON = Flag("--json", "json", "", "print JSON")
 _SAVE = Flag("--save", "save", "FILE", "draw a picture, too (.png or .svg)")
 
@@ -95,6 +97,12 @@ SETTINGS = {
     "data.image_size": "pixels, as 224 or 224x160 (height first); null is the space's own",
     "data.search_fraction": "share of the training images held out to score architectures",
     "data.workers": "processes that load images",
+    "data.broken": "what becomes of images that cannot be read: fail stops, skip leaves them out",
+    "data.broken_limit": "how many may be left out",
+    "data.decode": "where JPEGs are decoded for training on a GPU: cpu, gpu, or auto: there, if it can",
+    "size": "pixels: of a JPEG's shorter side, never enlarged; of both sides of a raw image",
+    "store": "jpeg, or raw: uint8 pixels, all squeezed to one size; five times the space, no time to decode",
+    "quality": "of the JPEGs, 1 to 100",
     "recipe": "training recipe; the dataset chooses it; choices:",
     "recipe@supernet.recipe": "recipe of the supernet; the dataset chooses it",
     "recipe@retrain.recipe": "recipe of the retraining; the dataset chooses it",
@@ -105,7 +113,11 @@ SETTINGS = {
     "supernet.recipe.epochs": "epochs of the supernet",
     "retrain.recipe.epochs": "epochs of the retraining",
     "experiment": "a whole experiment from conf/experiment; choices:",
+    "sampling": "how paths are drawn: uniform, fair, canonical, canonical-depth or sandwich",
     "paths": "draw one path through the supernet an image, or one a batch",
+    "weights": "separate or entangled: whether a cell's two layers have weights of their own",
+    "supernet.sampling": "how paths are drawn: uniform, fair, canonical, canonical-depth or sandwich",
+    "supernet.weights": "separate or entangled: whether a cell's two layers have weights of their own",
     "watch": "architectures that are scored after each epoch, to watch progress",
     "search": "how to search; choices:",
     "search.auto_minutes": "auto scores all architectures if that is predicted to end within so many minutes",
@@ -124,6 +136,9 @@ SETTINGS = {
     "data_root": "where the supernet's images lie now, if they moved",
     "workers": "processes that load images",
     "hold_out": "keep the search split out of training",
+    "distill.teacher": "network to learn from as well: torchvision:NAME, timm:NAME, or an arch.json",
+    "distill.weights": "file of its weights; null: its library's own, which are downloaded",
+    "distill.mode": "hard: learn its class; soft: its probabilities",
     "adapt": "take classes and image size from the data where arch.json differs",
     "batch_size": "images a forward pass",
     "batch": "images a forward pass",
@@ -152,7 +167,8 @@ COMMANDS = {
             task="pipeline:run_all",
             schema="pipeline:RunAllConfig",
             flags=(_FLOPS, _PARAMS, _LATENCY, _NAME, _OUT),
-            settings="space data data.root recipe@supernet.recipe supernet.recipe.epochs search search.auto_minutes "
+            settings="space data data.root recipe@supernet.recipe supernet.recipe.epochs "
+            "supernet.sampling supernet.weights search search.auto_minutes "
             f"{_SEARCH_SETTINGS} recipe@retrain.recipe retrain.recipe.epochs experiment seed device",
             examples={
                 "handwritten digits, a few minutes on two CPU cores": "psvit-search run --flops 5M",
@@ -161,15 +177,37 @@ COMMANDS = {
             },
         ),
         Command(
+            name="prepare-data",
+            summary="pack a dataset into a few large files, resized, that are read at speed",
+            about="Resizes every image once and writes all of them, with names, labels and splits, into large files "
+            "with an index and checksums; data=packed trains from these. Any dataset can be packed. Started again, it "
+            "goes on where it was. It takes all cores, or workers=N processes.",
+            task="psvit.data.prepare:prepare_data",
+            schema="psvit.data.config:PrepareConfig",
+            flags=(
+                replace(_SAVE, value="DIR", help="folder of the cache"),
+                Flag("--verify", "verify", "", "check the cache at --save instead: names the files that are damaged"),
+            ),
+            settings="data data.root size store quality workers data.broken data.broken_limit",
+            examples={
+                "a folder of pictures": "psvit-search prepare-data data=imagefolder data.root=/photos --save /cache",
+                "then": "psvit-search train-supernet data=packed data.root=/cache",
+                "pixels that need no decoding": "psvit-search prepare-data data=imagenet data.root=/data/imagenet "
+                "--save /fast/raw store=raw size=224",
+                "check it": "psvit-search prepare-data --save /cache --verify",
+            },
+            makes_folder=False,
+        ),
+        Command(
             name="train-supernet",
             summary="train all architectures of a space at once, in one supernet",
             about="Trains one network whose cells hold every layer that an architecture may have, on random paths "
             "through it. The search scores architectures by the weights that they inherit from it.",
             task="supernet.train:train_supernet",
             schema="supernet.config:TrainSupernetConfig",
-            flags=(_NAME, _OUT),
-            settings="space data data.root data.image_size data.search_fraction data.workers "
-            f"{_TRAIN_SETTINGS} paths watch seed device",
+            flags=(_NAME, _OUT, _PROFILE),
+            settings="space data data.root data.image_size data.search_fraction data.workers data.broken data.decode "
+            f"{_TRAIN_SETTINGS} sampling paths weights watch seed device",
             examples={
                 "handwritten digits": "psvit-search train-supernet",
                 "ImageNet on 8 GPUs": "torchrun --no-python --nproc-per-node 8 psvit-search train-supernet "
@@ -282,17 +320,38 @@ COMMANDS = {
             makes_folder=False,
         ),
         Command(
+            name="inherit",
+            summary="the weights that an architecture has in the supernet, as a file",
+            about="Takes the weights of an architecture out of a trained supernet, those that a search scores it by. "
+            "evaluate tests them, and retrain trains them on.",
+            task="supernet.extract:extract",
+            schema="supernet.extract:InheritConfig",
+            flags=(_ARCH, _SUPERNET, _NAME, replace(_SAVE, help="the file of weights to write, safetensors")),
+            examples={
+                "the winner of a search": "psvit-search inherit --arch runs/default/exhaustive-5M/arch.json "
+                "--save inherited.safetensors",
+            },
+            makes_folder=False,
+        ),
+        Command(
             name="retrain",
-            summary="train one architecture from scratch",
-            about="Trains the network of an arch.json from random weights, and tests it. Writes model.safetensors.",
+            summary="train one architecture, from scratch or from weights at hand",
+            about="Trains the network of an arch.json from random weights, or from those of --start, and tests it. "
+            "With distill.teacher it learns from another network, too. Writes model.safetensors.",
             task="retrain.train:retrain",
             schema="retrain.config:RetrainConfig",
-            flags=(_ARCH, _NAME, _OUT),
-            settings=f"data data.root {_TRAIN_SETTINGS} hold_out adapt seed device",
+            flags=(_ARCH, _START, _NAME, _OUT, _PROFILE),
+            settings=f"data data.root {_TRAIN_SETTINGS} hold_out adapt distill.teacher distill.weights distill.mode "
+            "seed device",
             examples={
                 "the winner of a search": "psvit-search retrain --arch runs/default/exhaustive-5M/arch.json",
+                "the same, from the weights of psvit-search inherit": "psvit-search retrain --name warm "
+                "--arch runs/default/exhaustive-5M/arch.json --start inherited.safetensors",
                 "ImageNet by the DeiT recipe, on 8 GPUs": "torchrun --no-python --nproc-per-node 8 psvit-search "
                 "retrain --arch arch.json data=imagenet data.root=/data/imagenet recipe=retrain/deit",
+                "weights that were trained on other images, fine-tuned": "psvit-search retrain --name flowers "
+                "--arch runs/in1k/retrain/arch.json --start runs/in1k/retrain/model.safetensors data=imagefolder "
+                "data.root=/path/to/images adapt=true recipe=retrain/finetune",
             },
         ),
         Command(
@@ -395,6 +454,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # OpenMP threads spin long while they wait, which slows a small network down as soon as it shares its cores with
     # anything (benchmarks/openmp_spin.py); read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    # Several processes look for unused parameters, and torch would warn wherever a step happens to have none.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         return _dispatch(words)
     except UsageError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,30 @@ def load_weights(path: Path, module: nn.Module) -> None:
     """Load a weights file into a module whose parameters have the same names and shapes.
 
     Raises:
-        ValueError: as :func:`read_about`, or the weights are of another network; the message names the first tensor
-            that differs.
+        ValueError: as :func:`read_tensors` and :func:`load_tensors`.
+    """
+    load_tensors(path, read_tensors(path), module)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, whoever wrote it.
+
+    Raises:
+        ValueError: the file is missing, cut short or no safetensors file.
     """
     with _open(path) as file:
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def load_tensors(path: Path, tensors: Mapping[str, Tensor], module: nn.Module) -> None:
+    """Load tensors into a module whose parameters have the same names and shapes.
+
+    Args:
+        path: the file that they are from, for the message.
+
+    Raises:
+        ValueError: they are of another network; the message names the first tensor that differs.
+    """
     own = module.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
         there = tuple(tensors[name].shape) if name in tensors else "missing"

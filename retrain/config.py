@@ -5,24 +5,61 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from psvit.data.config import DataConfig
-from psvit.engine.config import Recipe, RunConfig
+from psvit.engine.config import Recipe, TrainConfig
 
 SPLITS = ("test", "search", "train")
+MODES = ("hard", "soft")
 
 
 @dataclass
-class RetrainConfig(RunConfig):
+class DistillConfig:
+    """Distillation (DeiT, arXiv 2012.12877, section 4): the network learns from a trained teacher as well.
+
+    Attributes:
+        teacher: ``torchvision:regnet_y_16gf``, ``timm:regnety_160.deit_in1k``, or the path of an arch.json of ours;
+            None learns from the labels alone.
+        weights: file of the teacher's weights: safetensors, or one of torch that holds tensors only. None: the
+            library's own pretrained weights, which it downloads, or the model.safetensors beside the arch.json.
+        mode: ``hard`` learns the class that the teacher decides for, ``soft`` its probabilities.
+        alpha: share of the teacher in the loss, the rest is the labels'; None is DeiT's: 0.5 if hard, 0.1 if soft.
+        temperature: of both networks' probabilities, if soft.
+    """
+
+    teacher: str | None = None
+    weights: str | None = None
+    mode: str = "hard"
+    alpha: float | None = None
+    temperature: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"distill.mode is {self.mode!r}; use one of {', '.join(MODES)}")
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise ValueError(f"distill.alpha is {self.alpha}; it is a share between 0 and 1, or null")
+        if self.temperature <= 0:
+            raise ValueError(f"distill.temperature is {self.temperature}; it must be above 0")
+        if self.weights is not None and self.teacher is None:
+            raise ValueError("distill.weights is given, but no teacher; say distill.teacher=... as well")
+
+
+@dataclass
+class RetrainConfig(TrainConfig):
     """Settings of ``psvit-search retrain``.
 
     Attributes:
-        arch: the arch.json to train from scratch.
-        adapt: take classes and image size from the data where they differ from arch.json's, instead of refusing.
+        arch: the arch.json to train.
+        start: weights of this very network to start from, a safetensors file; None starts from scratch.
+        adapt: take classes and image size from the data where they differ from arch.json's, instead of refusing; a
+            head of other classes in ``start`` is made anew.
         hold_out: keep the search split out of training; by default all that is not test trains the network.
+        distill: a teacher to learn from, beside the labels.
     """
 
     arch: str = "???"
+    start: str | None = None
     adapt: bool = False
     hold_out: bool = False
+    distill: DistillConfig = field(default_factory=DistillConfig)
     data: DataConfig = field(default_factory=DataConfig)
     recipe: Recipe = field(default_factory=Recipe)
 

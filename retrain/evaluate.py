@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,36 +39,42 @@ def evaluate(config: EvaluateConfig) -> Score:
             f"{config.arch} is of {arch.spec.classes} classes, the data {config.data.name} of {data.classes}: name the "
             "data it was trained on (data=... data.root=...)"
         )
-    score = score_network(network.to(device), arch, data, config.split, config.batch_size, device)
+    (score,) = score_networks([network.to(device)], arch, data, config.split, config.batch_size, device)
     print(f"{config.split} top-1 {score.top1:.4f}, loss {score.loss:.4f} on {data.size(config.split):,} images")
     return score
 
 
-def score_network(
-    network: nn.Module,
+def score_networks(
+    networks: Sequence[nn.Module],
     arch: ArchFile,
     data: Data,
     split: str,
     batch_size: int,
     device: torch.device,
     sheet: Path | None = None,
-) -> Score:
-    """Score a network on a split; ``sheet`` gets a picture of some images and what it took them for."""
-    network.eval()
+) -> list[Score]:
+    """Score several weights of a network on a split, whose images are read once.
+
+    Args:
+        sheet: gets a picture of some images and what the first network took them for.
+    """
     answers: list[Tensor] = []
 
-    def forward(images: Tensor) -> Tensor:
-        logits: Tensor = network(images)
+    def first(images: Tensor) -> Tensor:
+        logits: Tensor = networks[0](images)
         answers.append(logits.argmax(dim=1).cpu())
         return logits
 
-    (score,) = score_all([forward], data.eval_batches(split, arch.spec.image_size, batch_size), device)
+    for network in networks:
+        network.eval()
+    batches = data.eval_batches(split, arch.spec.image_size, batch_size)
+    scores = score_all([first, *networks[1:]], batches, device)
     if sheet is not None:
         labels, predictions = data.labels(split), torch.cat(answers).numpy()
         shown = np.argsort(labels == predictions, kind="stable")[:_PICTURED]  # mistakes first: they say more
         images = np.stack([_thumbnail(data.image(split, int(index))) for index in shown])
-        draw_predictions(images, labels[shown], predictions[shown], data.class_names, sheet, score.top1)
-    return score
+        draw_predictions(images, labels[shown], predictions[shown], data.class_names, sheet, scores[0].top1)
+    return scores
 
 
 def _thumbnail(image: Tensor) -> npt.NDArray[np.uint8]:

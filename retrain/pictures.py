@@ -42,10 +42,12 @@ def draw_training(metrics_csv: Path, path: Path) -> None:
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
     heights = [1 if word == "lr" else 2 for word in shown]
     axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    styles = [(BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--")]
+    # what was measured, as ema_search, has one style in all panels
+    measured = list(dict.fromkeys(_of(name) for word in shown for name in columns[word]))
     for ax, word in zip(axes, shown, strict=True):
-        styles = [(BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--")]
-        for position, name in enumerate(columns[word]):
-            colour, line = styles[position % len(styles)]
+        for name in columns[word]:
+            colour, line = styles[measured.index(_of(name)) % len(styles)]
             curve = metrics[["epoch", name]].dropna()
             marker = "o" if len(curve) <= 30 else ""
             ax.plot(
@@ -142,8 +144,14 @@ def _read(metrics_csv: Path) -> pd.DataFrame:
     return metrics.dropna(subset=["epoch"]).sort_values("epoch")
 
 
+def _of(column: str) -> str:
+    """What a column is of: ``ema_search_top1`` of ``ema_search``; empty for the training itself."""
+    return "_".join(part for part in column.split("_") if part not in ("loss", "top1", "lr"))
+
+
 def _label(column: str) -> str:
-    return "training loss" if column == "loss" else column.replace("_", " ").replace("top1", "top-1")
+    label = column.replace("_", " ").replace("top1", "top-1").replace("ema", "EMA")
+    return "training loss" if column == "loss" else label
 
 
 def _subtitle(mistakes: int, shown: int, given: int) -> str:

@@ -1,22 +1,24 @@
-"""``psvit-search retrain``: train an architecture from scratch, then look at the test split once."""
+"""``psvit-search retrain``: train an architecture, from scratch or not, then look at the test split once."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import psvit
 from psvit.archfile import ArchFile, load_arch, save_arch
+from psvit.cost import format_quantity
 from psvit.data.data import Data, open_data
 from psvit.draw import draw_architecture
 from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
-from psvit.engine.loop import train
+from psvit.engine.loop import Trained, classification_loss, train
 from psvit.engine.random import seed_of
 from psvit.engine.run_folder import RunFolder
 from psvit.engine.scoring import score_all
@@ -24,10 +26,13 @@ from psvit.files import sha256, write_text
 from psvit.model import PSViT
 from psvit.weights import save_weights
 from retrain.config import RetrainConfig
-from retrain.evaluate import score_network
+from retrain.evaluate import score_networks
 from retrain.pictures import draw_training
+from retrain.start import start_from
+from retrain.teacher import distillation_loss, load_teacher
 
 WEIGHTS = "model.safetensors"
+PLAIN_WEIGHTS = "model_plain.safetensors"
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,14 @@ class RetrainResult:
 
 
 def retrain(config: RetrainConfig) -> RetrainResult:
-    """Train an architecture from scratch, or go on where the run folder stands.
+    """Train an architecture, or go on where the run folder stands.
 
-    Writes ``model.safetensors`` (the moving average of the weights if the recipe keeps one), ``arch.json``,
-    ``result.json`` and pictures.
+    Writes ``model.safetensors`` (the moving average of the weights if the recipe keeps one; the plain weights are in
+    ``model_plain.safetensors`` then), ``arch.json``, ``result.json`` and pictures.
 
     Raises:
-        ValueError: an arch.json that is faulty or does not fit the data, or a folder that holds another run.
+        ValueError: an arch.json, starting weights or a teacher that are faulty or do not fit the data, or a folder that
+            holds another run.
         Stopped: Ctrl-C or SIGTERM came; the checkpoint is saved.
     """
     processes = Processes.from_environment()
@@ -57,7 +63,24 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     split = "train" if config.hold_out else "train+search"
     torch.manual_seed(seed_of(seed, "weights"))
     network = PSViT(spec, arch.architecture, recipe.drop_path)
-    feed = Feed(data, split, spec.image_size, recipe, seed, processes)
+    identity: dict[str, Any] = {"command": "retrain", "network": asdict(spec), "architecture": str(arch.architecture)}
+    flops, notes = float(arch.cost.flops), []
+    if config.start is not None:
+        notes.append(start_from(Path(config.start), network, config.adapt))
+        identity["start_sha256"] = sha256(Path(config.start))
+    teacher = None
+    if config.distill.teacher is not None:
+        teacher = load_teacher(config.distill, data, spec.image_size)
+        identity["teacher_sha256"] = teacher.sha256()
+        notes.append(f"learns from {config.distill.teacher}: {format_quantity(teacher.flops)} multiply-adds an image")
+        flops += teacher.flops / 3  # forward only; the engine counts three times the student's forward pass
+        teacher.to(device, compiled=recipe.compile == "true" or (recipe.compile == "auto" and device.type == "cuda"))
+    feed = Feed(data, split, spec.image_size, recipe, seed, processes, device)
+
+    def loss(model: nn.Module, images: Tensor, targets: Tensor, step: int, micro: int) -> Tensor:
+        logits = model(images)
+        label_loss = classification_loss(logits, targets, recipe)
+        return distillation_loss(label_loss, logits, teacher(images), config.distill) if teacher else label_loss
 
     def validate(model: nn.Module, epoch: int) -> dict[str, float]:
         model.eval()
@@ -65,7 +88,10 @@ def retrain(config: RetrainConfig) -> RetrainResult:
         (score,) = score_all([model], held_out, device, recipe.precision)
         return {"search_top1": score.top1, "search_loss": score.loss}
 
-    with processes.group(device), RunFolder(Path(config.out), asdict(config), processes.main) as run:
+    settings = asdict(config)
+    with processes.group(device, settings), RunFolder(Path(config.out), settings, processes.main) as run:
+        if notes and processes.main and not (run.path / "checkpoint.pt").exists():
+            print("\n".join(notes))
         trained = train(
             network,
             recipe=recipe,
@@ -73,42 +99,58 @@ def retrain(config: RetrainConfig) -> RetrainResult:
             device=device,
             processes=processes,
             run=run,
-            identity={"command": "retrain", "network": asdict(spec), "architecture": str(arch.architecture)},
-            batches=feed,
-            steps_per_epoch=feed.steps_per_epoch,
-            forward=lambda model, images, step, micro: model(images),
+            identity=identity,
+            feed=feed,
+            loss=loss,
             validate=validate if config.hold_out else None,
+            flops=flops,
+            profile=config.profile,
         )
-        weights = run.path / WEIGHTS
         if not processes.main:
-            return RetrainResult(run.path, weights, float("nan"))
-        final = trained.ema or trained.model
-        save_arch(run.path / "arch.json", arch)
-        save_weights(weights, final, {"network": asdict(spec), "architecture": str(arch.architecture)})
-        draw_training(run.path / "metrics.csv", run.path / "training.png")
-        draw_architecture(spec, arch.architecture, run.path / "architecture.png", f"{spec.name}, retrained")
-        score = score_network(final, arch, data, "test", recipe.batch_size, device, run.path / "predictions.png")
-        result = {
-            "top1": score.top1,
-            "loss": score.loss,
-            "test_images": data.size("test"),
-            "trained_on": split,
-            "images": data.size(split),
-            "epochs": recipe.epochs,
-            "seed": seed,
-            "layers": str(arch.architecture),
-            "flops": arch.cost.flops,
-            "params": arch.cost.params,
-            "arch_sha256": sha256(run.path / "arch.json"),
-            "weights_sha256": sha256(weights),
-            "tool": f"psvit-search {psvit.__version__}",
-        }
-        write_text(run.path / "result.json", json.dumps(result, indent=2) + "\n")
-        print(
-            f"test top-1 {score.top1:.4f}, loss {score.loss:.4f} on {data.size('test'):,} images of {data.config.name}"
-        )
-        print(f"wrote {weights}, and arch.json, result.json, training.png and predictions.png beside it")
-        return RetrainResult(run.path, weights, score.top1)
+            return RetrainResult(run.path, run.path / WEIGHTS, float("nan"))
+        return _conclude(trained, config, arch, data, split, run.path, device)
+
+
+def _conclude(
+    trained: Trained, config: RetrainConfig, arch: ArchFile, data: Data, split: str, folder: Path, device: torch.device
+) -> RetrainResult:
+    """Write what was made, and test it: the moving average of the weights, where there is one, beside the weights."""
+    networks = {folder / WEIGHTS: trained.ema or trained.model}
+    if trained.ema is not None:
+        networks[folder / PLAIN_WEIGHTS] = trained.model
+    save_arch(folder / "arch.json", arch)
+    for file, network in networks.items():
+        save_weights(file, network, {"network": asdict(arch.spec), "architecture": str(arch.architecture)})
+    draw_training(folder / "metrics.csv", folder / "training.png")
+    draw_architecture(arch.spec, arch.architecture, folder / "architecture.png", f"{arch.spec.name}, retrained")
+    score, *plain = score_networks(
+        [*networks.values()], arch, data, "test", config.recipe.batch_size, device, folder / "predictions.png"
+    )
+    result = {
+        "top1": score.top1,
+        "loss": score.loss,
+        "plain_top1": plain[0].top1 if plain else None,
+        "plain_loss": plain[0].loss if plain else None,
+        "test_images": data.size("test"),
+        "trained_on": split,
+        "images": data.size(split),
+        "epochs": config.recipe.epochs,
+        "seed": config.seed,
+        "start": config.start,
+        "teacher": config.distill.teacher,
+        "layers": str(arch.architecture),
+        "flops": arch.cost.flops,
+        "params": arch.cost.params,
+        "arch_sha256": sha256(folder / "arch.json"),
+        "weights_sha256": sha256(folder / WEIGHTS),
+        "tool": f"psvit-search {psvit.__version__}",
+    }
+    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    print(f"test top-1 {score.top1:.4f}, loss {score.loss:.4f} on {data.size('test'):,} images of {data.config.name}")
+    if plain:
+        print(f"the weights before averaging, {PLAIN_WEIGHTS}: top-1 {plain[0].top1:.4f}, loss {plain[0].loss:.4f}")
+    print(f"wrote {folder / WEIGHTS}, and arch.json, result.json, training.png and predictions.png beside it")
+    return RetrainResult(folder, folder / WEIGHTS, score.top1)
 
 
 def fit_to_data(arch: ArchFile, data: Data, adapt: bool) -> ArchFile:

@@ -44,22 +44,32 @@ def test_it_learns_and_tells_what_it_did(made: RetrainResult, config: RetrainCon
         assert (made.folder / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_its_weights_give_its_top1_by_hand_and_by_evaluate(made: RetrainResult, config: RetrainConfig) -> None:
-    network = PSViT(SPACES["2d_mini_4"], Architecture.parse("B-BS-B")).eval()
-    load_weights(made.weights, network)
-    assert read_about(made.weights)["architecture"] == "B-BS-B"
-    ((images, labels),) = open_data(DataConfig()).eval_batches("test", (32, 32), 10_000)
-    with torch.no_grad():
-        by_hand = (network(images).argmax(1) == labels).double().mean().item()
-    assert made.top1 == pytest.approx(by_hand, abs=1e-12)
-    score = evaluate(EvaluateConfig(arch=config.arch, weights=str(made.weights), batch_size=100))
-    assert score.top1 == pytest.approx(by_hand, abs=1e-12)
+def test_both_weights_give_their_top1_by_hand_and_by_evaluate(made: RetrainResult, config: RetrainConfig) -> None:
+    """The moving average is what is kept as the model; the weights themselves lie beside it."""
+    result = json.loads((made.folder / "result.json").read_text())
+    found = {}
+    for key, file in (("top1", made.weights), ("plain_top1", made.folder / "model_plain.safetensors")):
+        network = PSViT(SPACES["2d_mini_4"], Architecture.parse("B-BS-B")).eval()
+        load_weights(file, network)
+        assert read_about(file)["architecture"] == "B-BS-B"
+        ((images, labels),) = open_data(DataConfig()).eval_batches("test", (32, 32), 10_000)
+        with torch.no_grad():
+            found[key] = network(images)
+        by_hand = (found[key].argmax(1) == labels).double().mean().item()
+        assert result[key] == pytest.approx(by_hand, abs=1e-12)
+        score = evaluate(EvaluateConfig(arch=config.arch, weights=str(file), batch_size=100))
+        assert score.top1 == pytest.approx(by_hand, abs=1e-12)
+    assert made.top1 == result["top1"]
+    assert not torch.allclose(found["top1"], found["plain_top1"])
+    checkpoint = torch.load(made.folder / "checkpoint.pt", weights_only=True)
+    assert torch.equal(network.head.weight, checkpoint["model"]["head.weight"])
 
 
 def test_held_out_images_are_watched_only_on_demand(config: RetrainConfig, tmp_path: Path) -> None:
     held = replace(config, out=str(tmp_path / "run"), hold_out=True, recipe=replace(config.recipe, epochs=1))
     folder = retrain(held).folder
-    assert "search_top1" in (folder / "metrics.csv").read_text()
+    header = (folder / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"search_top1", "search_loss", "ema_search_top1", "ema_search_loss"} <= set(header)
     assert "search_top1" not in (Path(config.out) / "metrics.csv").read_text()
     assert json.loads((folder / "result.json").read_text())["trained_on"] == "train"
 
@@ -67,15 +77,16 @@ def test_held_out_images_are_watched_only_on_demand(config: RetrainConfig, tmp_p
 def test_data_that_does_not_fit_is_refused_or_adapted_to(config: RetrainConfig, tmp_path: Path) -> None:
     spec = SPACES["2d_mini_4"].for_data(classes=3, image_size=(24, 24))
     save_arch(tmp_path / "arch.json", ArchFile(spec, Architecture.parse("B-B-B")))
-    other = replace(
-        config, arch=str(tmp_path / "arch.json"), out=str(tmp_path / "run"), recipe=replace(config.recipe, epochs=1)
-    )
+    recipe = replace(config.recipe, epochs=1, ema_decay=None)
+    other = replace(config, arch=str(tmp_path / "arch.json"), out=str(tmp_path / "run"), recipe=recipe)
     with pytest.raises(
         ValueError, match=r"arch.json is of 3 classes at 24x24 px, the data digits of 10 classes at 32x32"
     ):
         retrain(other)
     folder = retrain(replace(other, adapt=True)).folder
     assert asdict(load_arch(folder / "arch.json").spec) == asdict(SPACES["2d_mini_4"])
+    assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"], "nothing was averaged"
+    assert json.loads((folder / "result.json").read_text())["plain_top1"] is None
 
 
 def test_faults_of_evaluate(config: RetrainConfig, made: RetrainResult, tmp_path: Path) -> None:

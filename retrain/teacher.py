@@ -1,0 +1,310 @@
+"""Distillation from a frozen teacher: DeiT (arXiv 2012.12877), section 4.
+
+B images, C classes; logits of the student Z_s and of the teacher Z_t are (B, C), psi is the softmax, y the targets. As
+in the paper,
+
+    soft:  (1 - alpha) CE(psi(Z_s), y) + alpha tau^2 KL(psi(Z_s / tau), psi(Z_t / tau))      (equation 2)
+    hard:  (1 - alpha) CE(psi(Z_s), y) + alpha CE(psi(Z_s), argmax Z_t)                      (equation 3, alpha 1/2)
+
+PSViT has no distillation token: its one head learns both terms, as in the paper's table 3 where that token is missing.
+Where images are mixed, the teacher sees the mixed ones. It is no part of the student, and of no checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from psvit.archfile import load_arch
+from psvit.data.data import Data
+from psvit.data.transforms import Normalize, Size
+from psvit.model import PSViT
+from psvit.weights import load_tensors, load_weights, read_tensors
+from retrain.config import DistillConfig
+
+DEIT_ALPHA = {"hard": 0.5, "soft": 0.1}
+
+
+def distillation_loss(label_loss: Tensor, student: Tensor, teacher: Tensor, config: DistillConfig) -> Tensor:
+    """The student's loss on the labels, and what it has to learn from the teacher: a scalar.
+
+    Args:
+        label_loss: CE(psi(Z_s), y), with the recipe's label smoothing.
+        student: Z_s (B, C).
+        teacher: Z_t (B, C).
+    """
+    alpha = DEIT_ALPHA[config.mode] if config.alpha is None else config.alpha
+    term = hard_term(student, teacher) if config.mode == "hard" else soft_term(student, teacher, config.temperature)
+    return (1 - alpha) * label_loss + alpha * term
+
+
+def hard_term(student: Tensor, teacher: Tensor) -> Tensor:
+    """Cross entropy with the class that the teacher decides for, which is not smoothed: (B, C) x 2 -> scalar."""
+    return F.cross_entropy(student.float(), teacher.argmax(dim=1))
+
+
+def soft_term(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """tau^2 times the mean over images of sum_c p_t log(p_t / p_s), p = psi(Z / tau): (B, C) x 2 -> scalar.
+
+    The paper's formula; its published code divides by the number of classes as well.
+    """
+    log_student, log_teacher = (F.log_softmax(logits.float() / temperature, dim=1) for logits in (student, teacher))
+    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+
+
+class Teacher:
+    """A trained network that only answers: frozen, in eval mode, without gradients.
+
+    Args:
+        network: images (B, 3, h, w), normalised its own way, -> logits (B, C).
+        theirs: the normalisation of the images that it is given.
+        own: the normalisation that it was trained with.
+        size: (height, width) that images are resized to for it; None takes them as they come.
+        flops: multiply-adds of its forward pass of an image.
+    """
+
+    def __init__(self, network: nn.Module, theirs: Normalize, own: Normalize, size: Size | None, flops: int) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.size, self.flops = size, flops
+        (mean, std), (own_mean, own_std) = ((torch.tensor(each.mean), torch.tensor(each.std)) for each in (theirs, own))
+        # ((x std + mean) - own mean) / own std; mixed images stay mixed, since the map is affine
+        self._scale = (std / own_std).view(3, 1, 1)
+        self._shift = ((mean - own_mean) / own_std).view(3, 1, 1)
+
+    def to(self, device: torch.device, compiled: bool = False) -> Teacher:
+        """The same on a device; on a GPU in the memory order that convolutions like there, and compiled if asked."""
+        self.network.to(device)
+        if device.type == "cuda":
+            self.network.to(memory_format=torch.channels_last)
+        if compiled:
+            self.network.compile()
+        self._scale, self._shift = self._scale.to(device), self._shift.to(device)
+        return self
+
+    def see(self, images: Tensor) -> Tensor:
+        """The student's images (B, 3, H, W), as its own library would feed them to the teacher."""
+        images = torch.addcmul(self._shift, images, self._scale)
+        if self.size is not None:
+            images = F.interpolate(images, size=self.size, mode="bicubic", antialias=True)
+        return images
+
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of its weights, wherever they are from."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """The student's images (B, 3, H, W) -> the teacher's logits (B, C), in the autocast around this call."""
+        logits: Tensor = self.network(self.see(images))
+        return logits
+
+
+def load_teacher(config: DistillConfig, data: Data, size: Size) -> Teacher:
+    """The teacher that a config names, on the CPU.
+
+    Args:
+        data: what the student learns; its classes must be the teacher's.
+        size: (height, width) of the student's images. A teacher that cannot take them gets them in its own size.
+
+    Raises:
+        ValueError: an unknown name, a library that is not installed, weights that cannot be had or are of another
+            network, or a teacher of other classes.
+    """
+    assert config.teacher is not None
+    blueprint = _find(config.teacher, data)
+    if config.weights is None:
+        _same_classes(config.teacher, blueprint.classes, data)
+        network = blueprint.pretrained()
+    else:
+        network = blueprint.build(data.classes)
+        _fill(network, Path(config.weights), config.teacher, data)
+    network.eval().requires_grad_(False)
+    resized, classes = _try(network, size, blueprint.size, config.teacher)
+    _same_classes(config.teacher, classes, data)
+    flops = _count_flops(network, blueprint.size if resized else size)
+    return Teacher(network, data.normalize, blueprint.normalize, blueprint.size if resized else None, flops)
+
+
+@dataclass(frozen=True)
+class _Blueprint:
+    """What a library says of a network before anything is built or downloaded.
+
+    Attributes:
+        build: number of classes -> the network, with random weights.
+        pretrained: -> the network with the library's own weights, which are of ``classes`` classes.
+        normalize: what its images are normalised by.
+        size: (height, width) of the images that it was trained on.
+    """
+
+    build: Callable[[int], nn.Module]
+    pretrained: Callable[[], nn.Module]
+    classes: int
+    normalize: Normalize
+    size: Size
+
+
+def _find(teacher: str, data: Data) -> _Blueprint:
+    library, colon, name = teacher.partition(":")
+    if colon and library == "torchvision":
+        return _of_torchvision(name)
+    if colon and library == "timm":
+        return _of_timm(name)
+    if not Path(teacher).is_file():
+        raise ValueError(
+            f"distill.teacher is {teacher!r}, and there is no such file: write torchvision:NAME, timm:NAME, or the "
+            "path of an arch.json"
+        )
+    return _of_ours(Path(teacher), data)
+
+
+def _of_torchvision(name: str) -> _Blueprint:
+    from torchvision import models
+
+    _known(name, models.list_models(module=models), "torchvision")
+    weights = models.get_model_weights(name).DEFAULT
+    preset = weights.transforms()
+
+    def pretrained() -> nn.Module:
+        network: nn.Module = models.get_model(name, weights=None)
+        network.load_state_dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+        return network
+
+    return _Blueprint(
+        build=lambda classes: models.get_model(name, weights=None, num_classes=classes),
+        pretrained=lambda: _download(pretrained, f"torchvision:{name}"),
+        classes=len(weights.meta["categories"]),
+        normalize=Normalize(_colour(preset.mean), _colour(preset.std)),
+        size=(preset.crop_size[0], preset.crop_size[-1]),
+    )
+
+
+def _of_timm(name: str) -> _Blueprint:
+    try:
+        import timm
+    except ImportError:
+        raise ValueError(f"distill.teacher=timm:{name} needs timm, which is not installed: pip install timm") from None
+    _known(name, [*timm.list_models(), *timm.list_pretrained()], "timm")
+    settings = timm.get_pretrained_cfg(name)  # of the default weights where the name has no .tag
+    assert settings is not None, "timm has one of every network in its lists"
+
+    def pretrained() -> nn.Module:
+        network: nn.Module = timm.create_model(name, pretrained=True)
+        return network
+
+    return _Blueprint(
+        build=lambda classes: timm.create_model(name, num_classes=classes),
+        pretrained=lambda: _download(pretrained, f"timm:{name}"),
+        classes=settings.num_classes,
+        normalize=Normalize(_colour(settings.mean), _colour(settings.std)),
+        size=settings.input_size[1:],
+    )
+
+
+def _of_ours(path: Path, data: Data) -> _Blueprint:
+    arch = load_arch(path)
+
+    def pretrained() -> nn.Module:
+        network = PSViT(arch.spec, arch.architecture)
+        load_weights(path.parent / "model.safetensors", network)
+        return network
+
+    return _Blueprint(
+        build=lambda classes: PSViT(arch.spec.for_data(classes), arch.architecture),
+        pretrained=pretrained,
+        classes=arch.spec.classes,
+        normalize=data.normalize,
+        size=arch.spec.image_size,
+    )
+
+
+def _colour(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
+
+
+def _known(name: str, names: Sequence[str], library: str) -> None:
+    if name not in names:
+        close = get_close_matches(name, names, n=3)
+        guess = f"; did you mean {' or '.join(close)}?" if close else f"; {library}.list_models() lists its names"
+        raise ValueError(f"distill.teacher={library}:{name}: {library} knows no such classifier{guess}")
+
+
+def _same_classes(teacher: str, classes: int, data: Data) -> None:
+    if classes != data.classes:
+        raise ValueError(
+            f"the teacher {teacher} has {classes} classes, the data {data.config.name} {data.classes}: give "
+            "distill.weights=FILE of a teacher that was trained on these classes"
+        )
+
+
+def _download(pretrained: Callable[[], nn.Module], teacher: str) -> nn.Module:
+    try:
+        return pretrained()
+    except Exception as error:  # each library has its own ways to fail without network
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"cannot get the pretrained weights of {teacher} ({reason}); download them elsewhere and give "
+            "distill.weights=FILE"
+        ) from error
+
+
+def _fill(network: nn.Module, path: Path, teacher: str, data: Data) -> None:
+    """Load a file of weights into a network of the data's classes."""
+    tensors = read_tensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    for name, own in network.state_dict().items():
+        there = tensors.get(name, own).shape
+        # the head, whatever its name: only its first side, the classes, differs
+        if there != own.shape and len(own) == data.classes and there[1:] == own.shape[1:]:
+            _same_classes(teacher, there[0], data)
+    load_tensors(path, tensors, network)
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of ``torch.save``; nothing in it is run."""
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such weights file") from None
+    except Exception as error:  # a damaged archive raises almost anything
+        raise ValueError(
+            f"{path}: cannot be read as tensors only: it is damaged, of another kind, or holds code, of which nothing "
+            "was run; save the state_dict() alone, or as safetensors"
+        ) from error
+    for key in ("model", "state_dict"):  # as DeiT's, and as timm's training scripts write it
+        content = content.get(key, content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path}: holds no state_dict of tensors; save network.state_dict()")
+    return content
+
+
+@torch.no_grad()
+def _try(network: nn.Module, size: Size, own: Size, teacher: str) -> tuple[bool, int]:
+    """Whether images of a size must be resized to its own for a network, and how many classes it answers with."""
+    for resized, side in ((False, size), (True, own)):
+        try:
+            return resized, network(torch.zeros(1, 3, *side)).shape[-1]
+        except Exception as error:  # networks refuse a size in many ways
+            if resized:
+                raise ValueError(f"the teacher {teacher} takes no images of its own size: {error}") from error
+    raise AssertionError("one of the two has answered or raised")
+
+
+@torch.no_grad()
+def _count_flops(network: nn.Module, size: Size) -> int:
+    """Multiply-adds of the forward pass of an image."""
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, *size))
+    return counter.get_total_flops() // 2
