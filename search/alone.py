@@ -20,7 +20,7 @@ from psvit.engine.config import Recipe
 from psvit.engine.device import free_memory
 from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
-from psvit.engine.loop import train
+from psvit.engine.loop import classification_loss, train
 from psvit.engine.random import seed_of
 from psvit.engine.run_folder import RunFolder
 from psvit.engine.scoring import Score, score_all
@@ -108,7 +108,7 @@ def train_alone(task: Alone) -> int:
     data = open_data(task.data)
     torch.manual_seed(seed_of(task.seed, "weights"))
     network = PSViT(spec, task.architecture, recipe.drop_path)
-    feed = Feed(data, "train", spec.image_size, recipe, task.seed, Processes())
+    feed = Feed(data, "train", spec.image_size, recipe, task.seed, Processes(), device)
     identity = {"command": "rank", "network": asdict(spec), "architecture": str(task.architecture)}
     asked = {**identity, "search_split": data.split_record(), "recipe": asdict(recipe), "seed": task.seed}
     try:
@@ -122,9 +122,8 @@ def train_alone(task: Alone) -> int:
                 processes=Processes(),
                 run=run,
                 identity=identity,
-                batches=feed,
-                steps_per_epoch=feed.steps_per_epoch,
-                forward=lambda model, images, step, micro: model(images),
+                feed=feed,
+                loss=lambda model, images, targets, step, micro: classification_loss(model(images), targets, recipe),
             )
             final = (trained.ema or trained.model).eval()
             held_out = data.eval_batches("search", spec.image_size, recipe.batch_size)

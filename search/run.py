@@ -87,7 +87,7 @@ def search(config: SearchRunConfig) -> SearchResult | None:
     if not config.search.budget.latency:
         Budget.parse(config.search.budget).feasible(trained.space)  # refused before anything is made
     data = open_search_data(trained, config.data_root, config.workers)
-    with StopSignals() as signals, processes.group(device):
+    with StopSignals() as signals, processes.group(device, asdict(config)):
         evaluator = make_evaluator(config, trained, data, device, processes)
         if not processes.main:
             evaluator.follow()

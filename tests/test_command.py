@@ -25,9 +25,14 @@ from psvit.zoo import SPACES
 from psvit_search import COMMANDS, CONF, Command, command_line, composer, main, parse, search_folder
 from supernet.config import SpaceConfig
 
-DATASETS = ("digits", "imagefolder", "imagenet", "cifar10", "cifar100")
+DATASETS = ("digits", "imagefolder", "imagenet", "packed", "webdataset", "cifar10", "cifar100")
 # what must be said for the settings to be complete
-REQUIRED = {"retrain": ["--arch", "a.json"], "evaluate": ["--arch", "a.json", "--weights", "w"], "inspect": ["a.json"]}
+REQUIRED = {
+    "inherit": ["--arch", "a.json", "--save", "w"],
+    "retrain": ["--arch", "a.json"],
+    "evaluate": ["--arch", "a.json", "--weights", "w"],
+    "inspect": ["a.json"],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -162,7 +167,12 @@ def test_imagenet_is_retrained_by_the_deit_recipe() -> None:
     assert settings("retrain", "--arch", "a", "recipe=retrain/deit").recipe == recipe
     # arXiv 2012.12877, table 9
     assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.weight_decay) == (300, 1024, 5e-4 * 1024 / 512, 0.05)
-    assert (recipe.augment.mixup, recipe.augment.cutmix, recipe.augment.erasing) == (0.8, 1.0, 0.25)
+    augment = recipe.augment
+    assert (augment.mixup, augment.cutmix, augment.erasing, augment.repeats) == (0.8, 1.0, 0.25, 3)
+    # rand-m9-mstd0.5 of timm, whose magnitudes end at 10, and which applies an operation with probability 0.5
+    randaugment = (augment.randaugment_magnitude, augment.randaugment_std, augment.randaugment_probability)
+    assert (augment.randaugment_ops, *randaugment) == (2, 27, 1.5, 0.5)
+    assert recipe.ema_decay == 0.99996
 
 
 def test_cifar100_is_trained_as_cifar10() -> None:
@@ -184,6 +194,16 @@ def test_experiment() -> None:
     config = settings("run", "experiment=imagenet_1d_tiny_16", "data.root=/in1k", "search.trials=3")
     assert (config.space.name, config.data.name, config.search.budget.flops) == ("1d_tiny_16", "imagenet", "1.3G")
     assert (config.search.trials, config.out) == (3, "runs/imagenet_1d_tiny_16")
+
+
+def test_distillation_and_fine_tuning_are_composed() -> None:
+    words = ["--name", "in1k", "--arch", "a", "data.root=/in1k"]
+    config = settings("retrain", "experiment=retrain/imagenet_distilled", *words)
+    assert (config.distill.teacher, config.distill.mode) == ("timm:regnety_160.deit_in1k", "hard")
+    assert (config.data.name, config.out) == ("imagenet", "runs/in1k/retrain")
+    assert config.recipe == settings("retrain", *words, "data=imagenet").recipe
+    tuned = settings("retrain", *words, "--start", "w", "data=imagefolder", "recipe=retrain/finetune")
+    assert (tuned.start, tuned.recipe.layer_decay, tuned.recipe.epochs) == ("w", 0.75, 30)
 
 
 def test_a_users_own_files(folder: Path, tasks: list[Any]) -> None:

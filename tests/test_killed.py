@@ -1,6 +1,7 @@
 """Runs killed by SIGKILL at random moments and started again end with the bits of an unbroken run.
 
-``PSVIT_KILLS=20 pytest tests/test_killed.py -s`` kills each command 20 times; the default of 2 keeps the tests short.
+``PSVIT_KILLS=20 pytest tests/test_killed.py -s`` kills each command 20 times. The default is 2, and 1 for each
+further way to sample paths, to keep the tests short.
 """
 
 import os
@@ -14,8 +15,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from psvit.engine.metrics import TIMED
+from supernet.sampling import SAMPLINGS
+
 ROOT = Path(__file__).parent.parent
 KILLS = int(os.environ.get("PSVIT_KILLS", "2"))
+EACH_SAMPLING = int(os.environ.get("PSVIT_KILLS", "1"))
 TRAINING = ["recipe.epochs=3", "recipe.batch_size=256", "recipe.checkpoint_every=1", "recipe.ema_decay=0.9"]
 
 
@@ -50,7 +55,7 @@ def result(run: Path) -> dict[str, bytes]:
         if path.suffix in (".safetensors", ".csv", ".json", ".bin") and path.name != "metrics.csv"
     }
     if (run / "metrics.csv").exists():
-        files["metrics"] = pd.read_csv(run / "metrics.csv").drop(columns="images_per_second").to_csv().encode()
+        files["metrics"] = pd.read_csv(run / "metrics.csv").drop(columns=list(TIMED)).to_csv().encode()
     return files
 
 
@@ -67,7 +72,11 @@ SETTINGS = ["--flops", "5M", "search.baseline=20", "--supernet", "SUPERNET"]
 ASKED = [*SETTINGS, "search.trials=400", "search.population=20"]
 # command, its run folder
 CASES = {
-    "train-supernet": (["train-supernet", *TRAINING], "supernet"),
+    **{
+        f"train-supernet {sampling}": (["train-supernet", *TRAINING, f"sampling={sampling}"], "supernet")
+        for sampling in SAMPLINGS
+    },
+    "train-supernet batch": (["train-supernet", *TRAINING, "paths=batch"], "supernet"),
     "evolve": (["evolve", *ASKED], "evolve-5M"),
     "nsga2": (["nsga2", *ASKED], "nsga2-5M"),
     "random": (["random", *ASKED], "random-5M"),
@@ -80,6 +89,9 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_killed_and_resumed_is_unbroken(case: str, folder: Path, tmp_path: Path) -> None:
     arguments, name = CASES[case]
+    wanted = KILLS if case.partition(" ")[2] in ("", SAMPLINGS[0]) else EACH_SAMPLING
+    if case.startswith("train-supernet ") and wanted == 1:
+        arguments = [*arguments, "recipe.epochs=1", "watch=0", "space.cells=3"]
     places = {"SUPERNET": folder / "runs/default/supernet", "ARCH": folder / "runs/default/random-5M/arch.json"}
     arguments = [str(places.get(argument, argument)) for argument in arguments]
     whole = finish(tmp_path / "unbroken", *arguments)
@@ -90,7 +102,7 @@ def test_killed_and_resumed_is_unbroken(case: str, folder: Path, tmp_path: Path)
     rng = random.Random(case)
     latest = max(whole, 1.3 * idle)  # seconds after which a run is killed, at most
     kills = rounds = 0
-    while kills < KILLS:
+    while kills < wanted:
         rounds += 1
         broken = tmp_path / f"broken{rounds}"
         while True:
@@ -104,7 +116,7 @@ def test_killed_and_resumed_is_unbroken(case: str, folder: Path, tmp_path: Path)
                 os.kill(process.pid, signal.SIGKILL)
                 process.communicate()
                 kills += 1
-            if kills >= KILLS:
+            if kills >= wanted:
                 finish(broken, *arguments)
                 break
         assert result(broken / "runs/default" / name) == expected

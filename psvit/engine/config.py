@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from psvit.data.config import AugmentConfig
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+COMPILE = ("auto", "true", "false")
 
 
 @dataclass
@@ -18,11 +19,16 @@ class Recipe:
         batch_size: images an optimiser step, over all processes and accumulated micro-batches.
         accumulate: micro-batches that a process's share of the batch is cut into, to save memory.
         lr: peak learning rate of AdamW; it rises linearly for ``warmup_epochs`` and falls as a cosine to ``min_lr``.
+        layer_decay: the learning rate falls by this factor with each layer from the head down to the embedding, as for
+            fine-tuning (BEiT, arXiv 2106.08254); None leaves it the same everywhere.
         weight_decay: of matrices and kernels; biases, norms, positions and class token have none.
         clip_norm: largest gradient norm; None does not clip.
         drop_path: drop-path rate of the last layer; it rises linearly from 0 over depth.
         ema_decay: decay of the exponential moving average of the weights; None keeps none.
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast; ``auto`` is bf16 on a GPU and fp32 on a CPU.
+        compile: compile the layers by torch.compile: ``true``, ``false``, or ``auto``: on a GPU.
+        checkpoint_activations: keep no activations inside layers and compute them again in the backward pass: much less
+            memory for about a third more computation, and the same result.
         checkpoint_every: optimiser steps between checkpoints; None is once an epoch. No effect on the result.
     """
 
@@ -32,12 +38,15 @@ class Recipe:
     lr: float = 1e-3
     min_lr: float = 1e-5
     warmup_epochs: float = 5.0
+    layer_decay: float | None = None
     weight_decay: float = 0.05
     clip_norm: float | None = None
     label_smoothing: float = 0.1
     drop_path: float = 0.1
     ema_decay: float | None = None
     precision: str = "auto"
+    compile: str = "auto"
+    checkpoint_activations: bool = False
     checkpoint_every: int | None = None
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -53,8 +62,13 @@ class Recipe:
             raise ValueError("recipe.drop_path and recipe.label_smoothing must lie in [0, 1)")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"recipe.ema_decay is {self.ema_decay}; it must lie between 0 and 1")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"recipe.layer_decay is {self.layer_decay}; it is a factor such as 0.75, or null")
         if self.precision not in PRECISIONS:
             raise ValueError(f"recipe.precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
+        self.compile = str(self.compile).lower()  # YAML reads true and false as what they are
+        if self.compile not in COMPILE:
+            raise ValueError(f"recipe.compile is {self.compile!r}; use one of {', '.join(COMPILE)}")
 
 
 @dataclass
@@ -74,3 +88,14 @@ class RunConfig:
     out: str = "???"
     seed: int = 0
     device: str = "auto"
+
+
+@dataclass
+class TrainConfig(RunConfig):
+    """What every command that trains has.
+
+    Attributes:
+        profile: trace a few steps with torch's profiler, into ``profile/`` of the run folder.
+    """
+
+    profile: bool = False

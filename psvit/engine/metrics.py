@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from psvit.files import write_text
+
+# columns that tell of the machine and of time, and so differ between two runs of one command
+TIMED = ("images_per_second", "data_wait", "utilisation", "memory_mib")
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -19,13 +23,19 @@ class Metrics:
         folder: the run folder.
         epochs: complete epochs of the checkpoint that the run goes on from. Rows of later epochs, and a row that was
             cut short, are dropped, since they are about to be written again.
+        columns: what the rows will begin with.
+
+    Raises:
+        ValueError: the file has other columns.
     """
 
-    def __init__(self, folder: Path, epochs: int) -> None:
+    def __init__(self, folder: Path, epochs: int, columns: Sequence[str] = ()) -> None:
         self.path = folder / "metrics.csv"
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         self._columns = lines[0].strip().split(",") if lines else []
+        if lines and self._columns[: len(columns)] != list(columns):
+            self._refuse(columns)
         rows = [dict(zip(self._columns, line.strip().split(","), strict=True)) for line in lines[1:]]
         kept = [line for line, row in zip(lines[1:], rows, strict=True) if int(row["epoch"]) <= epochs]
         write_text(self.path, "".join(lines[:1] + kept))
@@ -44,11 +54,12 @@ class Metrics:
         """Append a row, which has ``epoch`` and ``step`` and the same keys each time, and flush it.
 
         Raises:
-            ValueError: the disk is full or not writable.
+            ValueError: the disk is full or not writable, or the file has other columns.
         """
         lines = "" if self._columns else ",".join(row) + "\n"
         self._columns = self._columns or list(row)
-        assert list(row) == self._columns, f"{list(row)} is no row of {self._columns}"
+        if list(row) != self._columns:
+            self._refuse(list(row))
         lines += ",".join(str(value) for value in row.values()) + "\n"
         try:
             with open(self.path, "a", encoding="utf-8") as file:
@@ -59,6 +70,12 @@ class Metrics:
             for name in row.keys() - {"epoch", "step"}:
                 self._tensorboard.add_scalar(name, row[name], int(row["step"]))
             self._tensorboard.flush()
+
+    def _refuse(self, columns: Sequence[str]) -> NoReturn:
+        raise ValueError(
+            f"{self.path} has the columns {', '.join(self._columns)}, and {', '.join(columns)} are to be written: it "
+            "is of another version; use name=... or out=... for a new run"
+        )
 
 
 def _tensorboard(folder: Path, after: int) -> SummaryWriter | None:

@@ -2,8 +2,12 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from psvit.engine.optim import learning_rate, parameter_groups
+from psvit.arch import Architecture
+from psvit.engine.optim import MovingAverage, learning_rate, parameter_groups
+from psvit.model import PSViT
+from psvit.zoo import SPACES
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(40, 7), (40, 0), (40, 1), (5, 5)])
@@ -53,3 +57,59 @@ def test_matrices_decay_and_the_rest_does_not():
         "head.bias",
     }
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)
+
+
+def test_layer_decay_is_beits():
+    """Each layer below the head multiplies the learning rate once more (arXiv 2106.08254)."""
+    model = Tokens()
+    depths = {"embed": 0, "positions": 0, "norm": 3, "head": 3, "frozen": 1}
+    model.layer_depths = lambda: {name: depths[name.partition(".")[0]] for name, _ in model.named_parameters()}
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    groups = parameter_groups(model, 0.05, layer_decay=0.5)
+    found = {
+        frozenset(names[id(weight)] for weight in group["params"]): (group["lr_scale"], group["weight_decay"])
+        for group in groups
+    }
+    assert found == {
+        frozenset({"head.weight"}): (1.0, 0.05),
+        frozenset({"head.bias", "norm.weight", "norm.bias"}): (1.0, 0.0),
+        frozenset({"embed.weight"}): (0.125, 0.05),
+        frozenset({"embed.bias", "positions"}): (0.125, 0.0),
+    }
+    assert [group["lr_scale"] for group in parameter_groups(model, 0.05)] == [1.0, 1.0]
+
+
+def test_layer_decay_of_a_network():
+    spec = SPACES["2d_mini_4"]
+    network = PSViT(spec, Architecture.parse("BS-B-BSB"))
+    names = {id(weight): name for name, weight in network.named_parameters()}
+    scales = {
+        names[id(weight)]: group["lr_scale"]
+        for group in parameter_groups(network, 0.05, layer_decay=0.75)
+        for weight in group["params"]
+    }
+    assert scales.keys() == dict(network.named_parameters()).keys()
+    for name, depth in (("pos_embed", 0), ("stages.0.1.norm1.weight", 2), ("stages.2.0.norm1.weight", 4)):
+        assert scales[name] == pytest.approx(0.75 ** (7 - depth))  # 6 layers and the head
+    assert scales["head.weight"] == scales["norm.bias"] == 1.0
+
+
+def test_the_moving_average_is_torchs_and_skips_when_told():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    ours = MovingAverage(model, 0.7)
+    theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.7))
+    for step in range(4):
+        for weight in model.parameters():
+            weight.data += torch.randn_like(weight)
+        model(torch.randn(5, 3))
+        ours.update(model, step == 0, torch.tensor(0.0))
+        theirs.update_parameters(model)
+        before = {name: value.clone() for name, value in ours.model.named_parameters()}
+        ours.update(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), False, torch.tensor(1.0))
+        for name, weight in ours.model.named_parameters():
+            assert torch.equal(weight, before[name])
+            torch.testing.assert_close(weight.data, theirs.module.get_parameter(name).data)
+        ours.update(model, False, torch.tensor(1.0))  # buffers follow the network
+    for name, value in ours.model.named_buffers():
+        torch.testing.assert_close(value, theirs.module.get_buffer(name))

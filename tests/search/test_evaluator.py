@@ -183,7 +183,7 @@ from psvit.engine.distributed import Processes
 from tests.search.test_evaluator import make
 torch.set_num_threads(1)
 processes = Processes.from_environment()
-with processes.group(torch.device("cpu")):
+with processes.group(torch.device("cpu"), {}):
     evaluator, _, _ = make("2d_mini_4", processes=processes, images=60, batch_size=int(sys.argv[2]))
     if not processes.main:
         evaluator.follow()
