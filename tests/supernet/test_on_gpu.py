@@ -1,0 +1,57 @@
+"""A supernet's step on a GPU: nothing waits, and compiled layers in bf16 learn what plain ones in float32 learn."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from psvit.engine.device import autocast
+from psvit.zoo import SPACES
+from supernet.routing import Routing
+from supernet.sampling import UniformCells
+from supernet.supernet import Supernet
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture
+def net() -> Supernet:
+    torch.manual_seed(0)
+    return Supernet(SPACES["2d_mini_4"]).to(CUDA).train()
+
+
+@pytest.fixture
+def nothing_may_wait() -> Iterator[None]:
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+def step(net: Supernet, number: int, precision: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(number)).pin_memory()
+    images = images.to(CUDA, non_blocking=True)
+    routing = Routing.of(UniformCells(3, 6).draw(64, np.random.default_rng(number))[0], 64).to(CUDA)
+    net.zero_grad()
+    with autocast(CUDA, precision):
+        logits = net(images, routing)
+    logits.float().square().mean().backward()
+    return logits.detach(), {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_host_waits_for_nothing(net: Supernet, nothing_may_wait: None, precision: str) -> None:
+    step(net, 0, precision)
+    torch.cuda.set_sync_debug_mode("error")
+    step(net, 1, precision)
+
+
+def test_compiled_layers_and_bf16_give_gradients_in_the_same_direction(net: Supernet) -> None:
+    exact = [step(net, number, "fp32") for number in range(3)]
+    net.compile_layers()
+    for number, (logits, gradients) in enumerate(exact):
+        rounded, ours = step(net, number, "bf16")
+        torch.testing.assert_close(rounded.float(), logits, atol=0.05 * logits.abs().max().item(), rtol=0)
+        assert ours.keys() == gradients.keys()
+        flat = [torch.cat([g.flatten() for g in each.values()]) for each in (ours, gradients)]
+        assert torch.nn.functional.cosine_similarity(*flat, dim=0) > 0.99
