@@ -198,7 +198,6 @@ class _Trainer:
                 model,
                 device_ids=[device] if device.type == "cuda" else None,
                 find_unused_parameters=partial,
-                broadcast_buffers=False,  # they are constants
                 gradient_as_bucket_view=True,
             )
 
