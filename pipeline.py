@@ -30,9 +30,9 @@ class SupernetPart:
     """What only the supernet's training needs; see :class:`supernet.config.TrainSupernetConfig`."""
 
     recipe: Recipe = field(default_factory=Recipe)
-    sampling: str = "uniform"
-    paths: str = "image"
-    weights: str = "separate"
+    sampling: str = TrainSupernetConfig.sampling
+    paths: str = TrainSupernetConfig.paths
+    weights: str = TrainSupernetConfig.weights
 
 
 @dataclass

@@ -50,17 +50,25 @@ def test_a_finished_run_is_left_as_it_is(supernet_run: Path, supernet_config: Tr
         train_supernet(changed)
 
 
-@pytest.mark.parametrize("paths", ["image", "batch"])
+@pytest.mark.parametrize(("sampling", "paths"), [("uniform", "image"), ("uniform", "batch"), ("sandwich", "image")])
 def test_micro_batches_and_processes_take_their_parts_of_one_draw(
-    paths: str, supernet_config: TrainSupernetConfig, tmp_path: Path
+    sampling: str, paths: str, supernet_config: TrainSupernetConfig, tmp_path: Path
 ) -> None:
     """The same global batch in one piece, in two micro-batches, and in two processes under torchrun."""
-    config = replace(supernet_config, paths=paths, recipe=replace(supernet_config.recipe, epochs=1), watch=0)
+    recipe = replace(supernet_config.recipe, epochs=1)
+    config = replace(supernet_config, sampling=sampling, paths=paths, recipe=recipe, watch=0)
     whole = train_supernet(replace(config, out=str(tmp_path / "whole")))
     cut = train_supernet(replace(config, out=str(tmp_path / "cut"), recipe=replace(config.recipe, accumulate=2)))
     assert_close(weights(cut), weights(whole), atol=2e-5)
     arguments = [
-        *("train-supernet", f"out={tmp_path / 'two'}", f"paths={paths}", "watch=0", "space.cells=3"),
+        *(
+            "train-supernet",
+            f"out={tmp_path / 'two'}",
+            f"paths={paths}",
+            f"sampling={sampling}",
+            "watch=0",
+            "space.cells=3",
+        ),
         *("recipe.epochs=1", "recipe.batch_size=320", "recipe.warmup_epochs=1", "recipe.augment.crop_scale=[1,1]"),
         *("recipe.augment.rotate=0", f"recipe.augment.crop_ratio={config.recipe.augment.crop_ratio}"),
     ]
