@@ -26,8 +26,8 @@ run() {
 for part in "$@"; do
     case $part in
         tests) run tests python -m pytest -q -s tests/supernet/test_on_gpu.py tests/engine/test_loop.py tests/search/test_evaluator.py ;;
-            step-1d) run step-1d python -m benchmarks.supernet_step --spaces 1d_tiny_16 --batch 1024 --rounds 1 --steps 60 ;;
-            step-2d) run step-2d python -m benchmarks.supernet_step --spaces 2d_tiny_8 --batch 512 --rounds 1 --steps 60 ;;
+        step-1d) run step-1d python -m benchmarks.supernet_step --spaces 1d_tiny_16 --batch 1024 --rounds 1 --steps 60 ;;
+        step-2d) run step-2d python -m benchmarks.supernet_step --spaces 2d_tiny_8 --batch 512 --rounds 1 --steps 60 ;;
         step-small) run step-small python -m benchmarks.supernet_step --spaces 1d_small_16 --batch 512 --rounds 1 --steps 60 ;;
         data) run data python -m benchmarks.data_pipeline ;;
         search) run search python -m benchmarks.search_throughput ;;
