@@ -239,6 +239,7 @@ def rank(config: RankConfig) -> RankResult:
     if Processes.from_environment().world > 1:
         raise ValueError("rank starts processes of its own (jobs=...); start it without torchrun")
     trained = TrainedSupernet.open(Path(config.supernet))
+    trained.check_placements(config.placements)
     space, budget, seed = trained.space, rank_budget(config), config.seed
     drawn = draw_by_cost(space, budget, config.archs, seed)
     recipe = shorten_warmup(config.recipe)

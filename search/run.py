@@ -123,9 +123,10 @@ def make_evaluator(
     """The evaluator of a search.
 
     Raises:
-        ValueError: fewer images are asked for than there are classes.
+        ValueError: fewer images are asked for than there are classes, or placements that the supernet does not know.
     """
     settings, spec = config.search, trained.space.spec
+    trained.check_placements(settings.placements)
     if settings.images is not None and settings.images < spec.classes:
         raise ValueError(
             f"search.images is {settings.images}; {spec.classes} classes need {spec.classes} images at least"

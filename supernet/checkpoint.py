@@ -27,6 +27,7 @@ class TrainedSupernet:
         search_split: the record of the images that were held out to score architectures.
         seed: of its training.
         weights: ``separate`` or ``entangled``.
+        sampling: how the paths were drawn that it was trained on.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class TrainedSupernet:
     search_split: dict[str, Any]
     seed: int
     weights: str
+    sampling: str
 
     @classmethod
     def open(cls, run: Path) -> TrainedSupernet:
@@ -52,7 +54,7 @@ class TrainedSupernet:
         try:
             space = SearchSpace(parse_network(about["spec"]), about["cells"])
             data = DataConfig(**about["data"])
-            return cls(path, space, data, about["search_split"], about["seed"], about["weights"])
+            return cls(path, space, data, *(about[key] for key in ("search_split", "seed", "weights", "sampling")))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: is no supernet of this version ({error}); give the run of train-supernet"
@@ -68,6 +70,18 @@ class TrainedSupernet:
         load_weights(self.path, supernet)
         return supernet.eval()
 
+    def check_placements(self, placements: int) -> None:
+        """Refuse to score on random placements what has learned canonical paths only.
+
+        Raises:
+            ValueError: it has.
+        """
+        if placements and self.sampling.startswith("canonical"):
+            raise ValueError(
+                f"{self.path}: was trained with sampling={self.sampling}, so it knows canonical paths only: leave "
+                "placements at 0, or train a supernet with sampling=uniform"
+            )
+
     @property
     def sha256(self) -> str:
         """SHA-256 of the file, which names the supernet in results."""
@@ -75,7 +89,7 @@ class TrainedSupernet:
 
 
 def save_supernet(path: Path, supernet: Supernet, space: SearchSpace, about: dict[str, Any]) -> None:
-    """Write a supernet's weights; ``about`` holds its data settings, search split and seed."""
+    """Write a supernet's weights; ``about`` holds its data settings, search split, seed and sampling."""
     save_weights(
         path, supernet, {"spec": asdict(space.spec), "cells": space.cells, "weights": supernet.weights, **about}
     )

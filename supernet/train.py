@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -115,7 +115,8 @@ def train_supernet(config: TrainSupernetConfig, validate: Validate | None = None
             profile=config.profile,
         )
         if processes.main:
-            about = {"seed": seed, "data": asdict(config.data), "search_split": data.split_record()}
+            about: dict[str, Any] = {"seed": seed, "sampling": config.sampling}
+            about |= {"data": asdict(config.data), "search_split": data.split_record()}
             save_supernet(run.path / WEIGHTS, cast("Supernet", trained.ema or trained.model), space, about)
     return Path(config.out)
 

@@ -31,7 +31,7 @@ def supernet_config(tmp_path_factory: pytest.TempPathFactory) -> TrainSupernetCo
     """Settings of a supernet of three cells a stage on digits, in a folder of their own."""
     out = str(tmp_path_factory.mktemp("supernet") / "run")
     space = SpaceConfig.of(SPACES["2d_mini_4"], cells=3)
-    return TrainSupernetConfig(out=out, space=space, recipe=replace(QUICK), watch=2)
+    return TrainSupernetConfig(out=out, space=space, recipe=replace(QUICK), sampling="uniform", watch=2)
 
 
 @pytest.fixture(scope="session")

@@ -345,7 +345,7 @@ def test_the_command_measures_a_named_space(
 
 
 def test_the_command_measures_the_supernet(clockwork: SimpleNamespace, tmp_path: Path) -> None:
-    about = {"data": asdict(DataConfig()), "search_split": {}, "seed": 0}
+    about = {"data": asdict(DataConfig()), "search_split": {}, "seed": 0, "sampling": "uniform"}
     save_supernet(tmp_path / "supernet.safetensors", Supernet(SMALL.spec, SMALL.cells), SMALL, about)
     config = MeasureConfig(supernet=str(tmp_path), save=str(tmp_path / "latency.json"), repeats=1, device="cpu")
     table = measure_latency(config)

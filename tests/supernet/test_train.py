@@ -95,3 +95,16 @@ def test_what_is_no_supernet_is_refused(tmp_path: Path, supernet_run: Path) -> N
     evil.write_bytes(b"\x80\x04cposix\nsystem\n.")
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         TrainedSupernet.open(evil)
+
+
+def test_what_learned_canonical_paths_is_not_scored_on_others(
+    supernet_run: Path, supernet_config: TrainSupernetConfig, tmp_path: Path
+) -> None:
+    TrainedSupernet.open(supernet_run).check_placements(3)  # it learned all paths
+    recipe = replace(supernet_config.recipe, epochs=1)
+    config = replace(supernet_config, out=str(tmp_path), sampling="canonical-depth", weights="entangled", recipe=recipe)
+    trained = TrainedSupernet.open(train_supernet(config))
+    assert trained.load().weights == "entangled"
+    trained.check_placements(0)
+    with pytest.raises(ValueError, match="knows canonical paths only: leave placements at 0"):
+        trained.check_placements(1)
