@@ -74,7 +74,8 @@ class TrainSupernetConfig(TrainConfig):
     """Settings of ``psvit-search train-supernet``.
 
     Attributes:
-        sampling: how paths are drawn, a word of :data:`supernet.sampling.SAMPLINGS`.
+        sampling: how paths are drawn, a word of :data:`supernet.sampling.SAMPLINGS`; ``uniform`` is the paper's, the
+            default is what learned most (docs/training.md).
         paths: draw one path an ``image`` (the default) or one a ``batch`` (as SPOS does).
         weights: ``separate`` or ``entangled``: whether the two layers of a cell have weights of their own.
         watch: architectures whose inherited top-1 on the search split is logged after each epoch; 0 for none.
@@ -83,7 +84,7 @@ class TrainSupernetConfig(TrainConfig):
     space: SpaceConfig = field(default_factory=SpaceConfig)
     data: DataConfig = field(default_factory=DataConfig)
     recipe: Recipe = field(default_factory=Recipe)
-    sampling: str = "uniform"
+    sampling: str = "canonical-depth"
     paths: str = "image"
     weights: str = "separate"
     watch: int = 4
