@@ -19,7 +19,7 @@ from psvit.engine.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 KILLS = int(os.environ.get("PSVIT_KILLS", "1"))
-STEPS = 10 * (1 + KILLS)
+STEPS = 20 * (1 + KILLS)  # a busy machine takes many between looking and killing
 # nothing that is drawn by process, so that one process can go on where two were: no drop path, no mixup
 TRAINING = ["space.cells=2", "space.widths=[16,16,16]", "space.heads=[1,1,1]", "watch=0", "data.workers=1"]
 TRAINING += ["recipe.batch_size=128", f"recipe.epochs={STEPS // 10}", "recipe.checkpoint_every=1"]

@@ -1,7 +1,7 @@
 """Runs killed by SIGKILL at random moments and started again end with the bits of an unbroken run.
 
-``PSVIT_KILLS=20 pytest tests/test_killed.py -s`` kills each command 20 times. The default is 2, and 1 for each
-further way to sample paths, to keep the tests short.
+``PSVIT_KILLS=20 pytest tests/test_killed.py -s`` kills each command 20 times. The default is 2, to keep the tests
+short. Each way to sample paths: ``tests/supernet/test_killed.py``.
 """
 
 import os
@@ -16,11 +16,9 @@ import pandas as pd
 import pytest
 
 from psvit.engine.metrics import TIMED
-from supernet.sampling import SAMPLINGS
 
 ROOT = Path(__file__).parent.parent
 KILLS = int(os.environ.get("PSVIT_KILLS", "2"))
-EACH_SAMPLING = int(os.environ.get("PSVIT_KILLS", "1"))
 TRAINING = ["recipe.epochs=3", "recipe.batch_size=256", "recipe.checkpoint_every=1", "recipe.ema_decay=0.9"]
 
 
@@ -72,11 +70,7 @@ SETTINGS = ["--flops", "5M", "search.baseline=20", "--supernet", "SUPERNET"]
 ASKED = [*SETTINGS, "search.trials=400", "search.population=20"]
 # command, its run folder
 CASES = {
-    **{
-        f"train-supernet {sampling}": (["train-supernet", *TRAINING, f"sampling={sampling}"], "supernet")
-        for sampling in SAMPLINGS
-    },
-    "train-supernet batch": (["train-supernet", *TRAINING, "paths=batch"], "supernet"),
+    "train-supernet": (["train-supernet", *TRAINING], "supernet"),
     "evolve": (["evolve", *ASKED], "evolve-5M"),
     "nsga2": (["nsga2", *ASKED], "nsga2-5M"),
     "random": (["random", *ASKED], "random-5M"),
@@ -89,9 +83,6 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_killed_and_resumed_is_unbroken(case: str, folder: Path, tmp_path: Path) -> None:
     arguments, name = CASES[case]
-    wanted = KILLS if case.partition(" ")[2] in ("", SAMPLINGS[0]) else EACH_SAMPLING
-    if case.startswith("train-supernet ") and wanted == 1:
-        arguments = [*arguments, "recipe.epochs=1", "watch=0", "space.cells=3"]
     places = {"SUPERNET": folder / "runs/default/supernet", "ARCH": folder / "runs/default/random-5M/arch.json"}
     arguments = [str(places.get(argument, argument)) for argument in arguments]
     whole = finish(tmp_path / "unbroken", *arguments)
@@ -102,7 +93,7 @@ def test_killed_and_resumed_is_unbroken(case: str, folder: Path, tmp_path: Path)
     rng = random.Random(case)
     latest = max(whole, 1.3 * idle)  # seconds after which a run is killed, at most
     kills = rounds = 0
-    while kills < wanted:
+    while kills < KILLS:
         rounds += 1
         broken = tmp_path / f"broken{rounds}"
         while True:
@@ -116,7 +107,7 @@ def test_killed_and_resumed_is_unbroken(case: str, folder: Path, tmp_path: Path)
                 os.kill(process.pid, signal.SIGKILL)
                 process.communicate()
                 kills += 1
-            if kills >= wanted:
+            if kills >= KILLS:
                 finish(broken, *arguments)
                 break
         assert result(broken / "runs/default" / name) == expected
