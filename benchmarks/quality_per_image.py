@@ -179,10 +179,12 @@ def draw(frame: pd.DataFrame, path: str) -> None:
         for axis, column in zip(axes, ("images", "seconds"), strict=True):
             axis.plot(mean[column], mean["loss"], style, color=colours[sampling], label=label, marker=".")
     axes[0].set(xlabel="images seen", ylabel="mean inherited loss of random architectures", yscale="log")
-    axes[1].set(xlabel="seconds of training", xscale="log")
+    axes[1].set(xlabel="seconds of training")
     axes[1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     for axis in axes:
         axis.grid(alpha=0.3, which="both")
+        axis.set_yticks([0.2, 0.3, 0.4, 0.6, 0.8], ["0.2", "0.3", "0.4", "0.6", "0.8"])
+        axis.yaxis.set_minor_locator(plt.NullLocator())
     figure.savefig(path, dpi=120)
 
 
