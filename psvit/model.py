@@ -70,10 +70,7 @@ class Frame(nn.Module):
         """Learned positions (1, N, D) for a grid of patches."""
         if grid == self.spec.patch_grid:
             return self.pos_embed
-        first, patches = self.pos_embed.tensor_split([self.spec.class_tokens], dim=1)
-        image = patches.transpose(1, 2).reshape(1, -1, *self.spec.patch_grid).float()
-        image = F.interpolate(image, size=grid, mode="bicubic", antialias=True)
-        return torch.cat([first, image.flatten(2).transpose(1, 2).to(first.dtype)], dim=1)
+        return interpolate_positions(self.pos_embed, self.spec.class_tokens, self.spec.patch_grid, grid)
 
     def enter(self, stage: int, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """Pool the tokens on their way into a stage (from 0); nothing is pooled before the first."""
@@ -130,6 +127,14 @@ class Frame(nn.Module):
             else:
                 depths[name] = sum(lengths) + 1 if part in ("norm", "head") else 0
         return depths
+
+
+def interpolate_positions(positions: Tensor, first: int, before: Grid, after: Grid) -> Tensor:
+    """Learned positions (1, first + N, D) for another grid (rows, columns) of patches; the class token's stays."""
+    own, patches = positions.tensor_split([first], dim=1)
+    image = patches.transpose(1, 2).reshape(1, -1, *before).float()
+    image = F.interpolate(image, size=after, mode="bicubic", antialias=True)
+    return torch.cat([own, image.flatten(2).transpose(1, 2).to(own.dtype)], dim=1)
 
 
 def make_layer(letter: str, spec: NetworkSpec, stage: int, drop_path: float) -> Layer:

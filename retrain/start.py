@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from psvit.model import PSViT
+from psvit.layers import Grid
+from psvit.model import PSViT, interpolate_positions
 from psvit.weights import load_tensors, read_about, read_tensors
 
 _HEAD = ("head.weight", "head.bias")
-Grid = tuple[int, int]
 
 
 def start_from(path: Path, network: PSViT, adapt: bool) -> str:
@@ -49,17 +45,6 @@ def start_from(path: Path, network: PSViT, adapt: bool) -> str:
             done.append("positions interpolated from {}x{} to {}x{} patches".format(*before, *grid))
     load_tensors(path, tensors, network)
     return "; ".join(done)
-
-
-def interpolate_positions(positions: Tensor, first: int, before: Grid, after: Grid) -> Tensor:
-    """Learned positions (1, first + N, D) for another grid (rows, columns) of patches; those of the class token stay.
-
-    The network itself does the same to images of another size than its own.
-    """
-    own, patches = positions.tensor_split([first], dim=1)
-    image = patches.transpose(1, 2).reshape(1, -1, *before).float()
-    image = F.interpolate(image, size=after, mode="bicubic", antialias=True)
-    return torch.cat([own, image.flatten(2).transpose(1, 2).to(own.dtype)], dim=1)
 
 
 def _patch_grid(path: Path, patches: int) -> Grid | None:

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from psvit.arch import BASIC, IDENTITY, SHARING, CellPath
+from supernet.sampling import BASIC_CODE, SHARING_CODE, Codes
 
-Codes = npt.NDArray[np.int8]
 Numbers = npt.NDArray[np.int64]
 LETTERS = BASIC + SHARING + IDENTITY
-_BASIC, _SHARING, _IDENTITY = range(3)
 
 
 def to_codes(paths: Iterable[CellPath]) -> Codes:
@@ -83,8 +82,8 @@ class Routing:
         onward = [there[order] for order, there in zip(orders, places[1:], strict=False)]
         cells = [
             CellRouting(
-                basic=int((stage.code[:, cell] == _BASIC).sum()),
-                sharing=int((stage.code[:, cell] == _SHARING).sum()),
+                basic=int((stage.code[:, cell] == BASIC_CODE).sum()),
+                sharing=int((stage.code[:, cell] == SHARING_CODE).sum()),
                 kept=int(stage.kept[:, cell].sum()),
                 maps=_maps(stage, cell, orders[first : first + codes.shape[2]], places[first : first + codes.shape[2]]),
                 onward=_unless_still(onward[first + cell]) if first + cell < len(onward) else None,
@@ -161,9 +160,9 @@ class _Stage:
     def of(cls, code: Codes) -> _Stage:
         kept, origin = np.zeros(code.shape, bool), np.full(code.shape, -1)
         for cell in range(1, code.shape[1]):
-            before = np.where(code[:, cell - 1] == _BASIC, cell - 1, origin[:, cell - 1])
+            before = np.where(code[:, cell - 1] == BASIC_CODE, cell - 1, origin[:, cell - 1])
             origin[:, cell] = before
-            sharers = np.flatnonzero(code[:, cell] == _SHARING)
+            sharers = np.flatnonzero(code[:, cell] == SHARING_CODE)
             kept[sharers, before[sharers]] = True
         return cls(code, kept, origin)
 
@@ -179,7 +178,7 @@ def _orders(stages: Sequence[_Stage]) -> list[Numbers]:
     for stage in stages:
         for cell, code in enumerate(stage.code.T):
             within = np.where(
-                code == _BASIC, ~stage.kept[:, cell], np.where(code == _SHARING, stage.origin[:, cell], 0)
+                code == BASIC_CODE, ~stage.kept[:, cell], np.where(code == SHARING_CODE, stage.origin[:, cell], 0)
             )
             order = order[np.lexsort((within[order], code[order]))]
             orders.append(order)
@@ -190,7 +189,7 @@ def _maps(
     stage: _Stage, cell: int, orders: Sequence[Numbers], places: Sequence[Numbers]
 ) -> tuple[tuple[int, Tensor], ...]:
     """Where the maps of a cell's sharing layer come from; ``orders`` and ``places`` are of the stage's cells."""
-    sharers = orders[cell][stage.code[orders[cell], cell] == _SHARING]
+    sharers = orders[cell][stage.code[orders[cell], cell] == SHARING_CODE]
     origins = stage.origin[sharers, cell]
     return tuple((int(o), torch.from_numpy(places[o][sharers[origins == o]])) for o in np.unique(origins))
 

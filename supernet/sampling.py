@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Codes = npt.NDArray[np.int8]
-_BASIC, _SHARING, _IDENTITY = range(3)
+BASIC_CODE, SHARING_CODE, IDENTITY_CODE = range(3)
 
 
 class PathSampler(Protocol):
@@ -47,10 +47,10 @@ class UniformCells:
         started = np.zeros(codes.shape[:-1], bool)
         for cell in range(self.cells):
             before, after = self._points(~started, rng), self._points(started, rng)
-            codes[..., cell] = np.where(started, np.floor(3 * after), _IDENTITY * np.floor(2 * before))
+            codes[..., cell] = np.where(started, np.floor(3 * after), IDENTITY_CODE * np.floor(2 * before))
             if cell == self.cells - 1:
-                codes[~started, cell] = _BASIC
-            started |= codes[..., cell] == _BASIC
+                codes[~started, cell] = BASIC_CODE
+            started |= codes[..., cell] == BASIC_CODE
         return codes
 
     def _points(self, among: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -93,8 +93,8 @@ class CanonicalPaths:
         """Layers by the binary digits of a word: the first is basic, then 1 shares; identity from ``depths`` on."""
         cell = np.arange(self.cells)
         shares = (words >> np.maximum(depths - 1 - cell, 0)) & 1
-        codes = np.where(cell == 0, _BASIC, np.where(shares == 1, _SHARING, _BASIC))
-        return np.where(cell < depths, codes, _IDENTITY).astype(np.int8)
+        codes = np.where(cell == 0, BASIC_CODE, np.where(shares == 1, SHARING_CODE, BASIC_CODE))
+        return np.where(cell < depths, codes, IDENTITY_CODE).astype(np.int8)
 
 
 class CanonicalDepths(CanonicalPaths):
@@ -121,9 +121,9 @@ class Sandwich:
 
     def draw(self, images: int, rng: np.random.Generator) -> Codes:
         drawn = [self._random.draw(images, rng) for _ in range(self._number)]
-        largest = np.full_like(drawn[0], _BASIC)
-        smallest = np.full_like(drawn[0], _IDENTITY)
-        smallest[..., 0] = _BASIC
+        largest = np.full_like(drawn[0], BASIC_CODE)
+        smallest = np.full_like(drawn[0], IDENTITY_CODE)
+        smallest[..., 0] = BASIC_CODE
         return np.concatenate([largest, smallest, *drawn])
 
 
