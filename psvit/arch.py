@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 BASIC, SHARING, IDENTITY = "B", "S", "I"
 LAYER_NAMES = {BASIC: "basic", SHARING: "sharing", IDENTITY: "identity"}
+POOLINGS = ("conv", "max", "average")
 LAYER_LETTERS = {name: letter for letter, name in LAYER_NAMES.items()}
 
 
@@ -124,6 +125,8 @@ class NetworkSpec:
         channels: channels of the image.
         mlp_ratio: hidden width of the MLP over the token width.
         pool_kernel: kernel size of token pooling, odd; its stride is 2.
+        pooling: ``conv`` (the paper's strided convolution, which widens, too) or, for comparison, ``max`` or
+            ``average`` over the same window and a linear map that widens.
         readout: ``mean`` over all tokens (PSViT) or ``class_token`` (DeiT).
         name: a label; has no effect.
 
@@ -140,12 +143,15 @@ class NetworkSpec:
     channels: int = 3
     mlp_ratio: int = 4
     pool_kernel: int = 3
+    pooling: str = "conv"
     readout: str = "mean"
     name: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in ("1d", "2d"):
             raise ValueError(f"kind is {self.kind!r}; use 1d or 2d")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling is {self.pooling!r}; use one of {', '.join(POOLINGS)}")
         if self.readout not in ("mean", "class_token"):
             raise ValueError(f"readout is {self.readout!r}; use mean or class_token")
         if self.readout == "class_token" and self.kind == "2d":

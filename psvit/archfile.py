@@ -7,14 +7,17 @@ parameters (checked against the shapes on loading) and, for a searched network, 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psvit.arch import BASIC, LAYER_LETTERS, LAYER_NAMES, SHARING, Architecture, CellPath, NetworkSpec
 from psvit.cost import Cost, network_cost
 from psvit.files import write_text
 from psvit.zoo import NETWORKS, SPACES
+
+if TYPE_CHECKING:
+    from psvit.model import PSViT
 
 FORMAT, VERSION = "psvit-arch", 1
 
@@ -47,9 +50,38 @@ class ArchFile:
     origin: dict[str, Any] | None = None
 
     @property
+    def name(self) -> str:
+        """The name of the dimensions: of a network, or of the space that it was searched in."""
+        return self.spec.name or f"psvit_{self.spec.kind}"
+
+    @property
+    def classes(self) -> int:
+        """Outputs of the head."""
+        return self.spec.classes
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of its images in pixels."""
+        return self.spec.image_size
+
+    @property
     def cost(self) -> Cost:
         """FLOPs and parameters."""
         return network_cost(self.spec, self.architecture)
+
+    def build(self, drop_path: float = 0.0) -> PSViT:
+        """The network with random weights; drop path rises to this rate."""
+        from psvit.model import PSViT
+
+        return PSViT(self.spec, self.architecture, drop_path)
+
+    def for_data(self, classes: int, image_size: tuple[int, int] | None) -> ArchFile:
+        """The same network for other classes and, unless None, another image size."""
+        return replace(self, spec=self.spec.for_data(classes, image_size))
+
+    def about(self) -> dict[str, Any]:
+        """What it is, as plain values: for the header of its weights and for checkpoints."""
+        return {"network": asdict(self.spec), "architecture": str(self.architecture)}
 
 
 def save_arch(path: Path, arch: ArchFile) -> None:

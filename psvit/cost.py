@@ -59,7 +59,9 @@ def pool_cost(spec: NetworkSpec, stage: int) -> Cost:
     """Cost of the token pooling that leads into a stage (from 0); the first stage has none."""
     if stage == 0:
         return Cost(0, 0)
-    taps = spec.pool_kernel if spec.kind == "1d" else spec.pool_kernel**2
+    taps = 1  # max and average pool without weights, then map linearly
+    if spec.pooling == "conv":
+        taps = spec.pool_kernel if spec.kind == "1d" else spec.pool_kernel**2
     matrix = taps * spec.widths[stage - 1] * spec.widths[stage]
     return Cost(spec.tokens[stage] * matrix, matrix + spec.widths[stage])
 

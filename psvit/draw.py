@@ -180,7 +180,8 @@ def _draw_entry(ax: Axes, spec: NetworkSpec, stage: int, x: float, y: float) -> 
     else:
         name, cost = "token pooling", pool_cost(spec, stage)
         kernel = f"{spec.pool_kernel}" if spec.kind == "1d" else f"{spec.pool_kernel} × {spec.pool_kernel}"
-        how = f"{spec.kind.upper()} convolution, kernel {kernel}, stride 2"
+        what = {"conv": "convolution, kernel", "max": "maximum over", "average": "average over"}[spec.pooling]
+        how = f"{spec.kind.upper()} {what} {kernel}, stride 2"
         (narrow, wide), (many, few) = spec.widths[stage - 1 : stage + 1], spec.tokens[stage - 1 : stage + 1]
         change = f"{many} → {few} tokens, {narrow} → {wide} wide"
     _box(ax, x, y, _ENTRY, PALE)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psvit.arch import BASIC, LAYER_NAMES, SHARING, Architecture, NetworkSpec
 from psvit.cost import Cost, format_quantity, head_cost, network_cost, pool_cost, stage_cost, stem_cost
 from psvit.draw import check_picture, draw_architecture
-from psvit.zoo import NETWORKS, SPACES
+from psvit.zoo import SPACES
 
 if TYPE_CHECKING:
     from psvit.archfile import ArchFile
@@ -94,32 +92,14 @@ def parts(spec: NetworkSpec, architecture: Architecture) -> list[Part]:
 
 def _find(target: str) -> tuple[ArchFile, str]:
     """What a target names, and a line on what was chosen for it, if anything was."""
-    from psvit.archfile import ArchFile, load_arch
+    from psvit.archfile import ArchFile
+    from psvit.networks import find_arch
 
-    if target in NETWORKS:
-        return ArchFile(*NETWORKS[target]), ""
     if target in SPACES:
         largest = Architecture((BASIC * _CELLS,) * SPACES[target].stages)
         note = f"the space's largest network, {_CELLS} basic layers a stage; for another one write {target}:BSB-BB-B"
         return ArchFile(SPACES[target], largest), note
-    if os.path.isfile(target) or target.endswith(".json"):  # Path.is_file raises on a name that is too long
-        return load_arch(Path(target)), ""
-    name, colon, layers = target.partition(":")
-    if colon and (name in SPACES or name in NETWORKS):
-        spec = SPACES[name] if name in SPACES else NETWORKS[name][0]
-        try:
-            architecture = Architecture.parse(layers)
-        except ValueError as error:
-            raise ValueError(f"{target}: {error}") from None
-        if len(architecture.stages) != spec.stages:
-            raise ValueError(
-                f"{target}: the number of stages is {len(architecture.stages)}, but {name} has {spec.stages}"
-            )
-        return ArchFile(spec, architecture), ""
-    names = [*SPACES, *NETWORKS]
-    close = get_close_matches(name, names, n=3)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    raise ValueError(f"nothing is named {name!r}{hint} (an arch.json, or one of {', '.join(names)})")
+    return find_arch(target), ""
 
 
 def _table(arch: ArchFile, note: str) -> list[str]:

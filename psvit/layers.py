@@ -48,7 +48,12 @@ class Attention(nn.Module):
 
     A map that is written out costs memory and speed, so in eval mode only images whose map a later layer shares take
     that way; the others go through torch's fused attention.
+
+    Attributes:
+        factors: hand on Q and K in eval mode, too.
     """
+
+    factors = False
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -59,12 +64,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, kept: int) -> tuple[Tensor, Tensor | None]:
         """(B, N, D) -> (B, N, D), and the maps of the first ``kept`` images, None for 0.
 
-        Maps are (kept, H, N, N) in eval mode. In training they are the factors (B, N, 2, H, d) of all images, a view
-        that costs nothing.
+        Maps are (kept, H, N, N) in eval mode. In training, or with ``factors``, they are the factors (B, N, 2, H, d) of
+        all images, a view that costs nothing.
         """
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
-        if self.training:
+        if self.training or self.factors:
             mixed = F.scaled_dot_product_attention(q, k, v)
             return self.proj(_join_heads(mixed)), qkv[:, :, :2] if kept else None
         attention_map, parts = None, []
@@ -208,19 +213,31 @@ class PatchEmbedding(nn.Module):
 class TokenPooling(nn.Module):
     """Fewer and wider tokens between two stages, by a convolution of stride 2 (paper, section "token pooling").
 
-    PSViT-1D convolves the sequence, class token included; PSViT-2D the grid.
+    PSViT-1D convolves the sequence, class token included; PSViT-2D the grid. For comparison, ``max`` and ``average``
+    take the largest or the mean of each channel in the same window, and a convolution of kernel 1 widens what is left.
     """
 
-    def __init__(self, kind: str, width_in: int, width_out: int, kernel: int) -> None:
+    def __init__(self, kind: str, width_in: int, width_out: int, kernel: int, pooling: str = "conv") -> None:
         super().__init__()
-        convolution = nn.Conv1d if kind == "1d" else nn.Conv2d
-        self.conv = convolution(width_in, width_out, kernel, stride=2, padding=kernel // 2)
+        self.sequence = kind == "1d"
+        convolution = nn.Conv1d if self.sequence else nn.Conv2d
+        self.reduce: nn.Module | None = None
+        if pooling == "conv":
+            self.conv = convolution(width_in, width_out, kernel, stride=2, padding=kernel // 2)
+            return
+        self.conv = convolution(width_in, width_out, 1)
+        if pooling == "max":
+            maximum = nn.MaxPool1d if self.sequence else nn.MaxPool2d
+            self.reduce = maximum(kernel, stride=2, padding=kernel // 2)
+        else:  # what lies beyond the border does not count
+            average = nn.AvgPool1d if self.sequence else nn.AvgPool2d
+            self.reduce = average(kernel, stride=2, padding=kernel // 2, count_include_pad=False)
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """(B, N, D_in) on a grid -> (B, N_out, D_out) and the grid of N_out."""
         x = x.transpose(1, 2)
-        if isinstance(self.conv, nn.Conv2d):
+        if not self.sequence:
             x = x.reshape(*x.shape[:2], *grid)
-        x = self.conv(x)
+        x = self.conv(x if self.reduce is None else self.reduce(x))
         grid = (x.shape[2], x.shape[3]) if x.ndim == 4 else (1, x.shape[2])
         return x.flatten(2).transpose(1, 2), grid

@@ -5,7 +5,7 @@ DeiT is the same code: one stage, no pooling, class-token readout.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from psvit.arch import SHARING, Architecture, NetworkSpec
 from psvit.calls import Calls
-from psvit.layers import BasicLayer, Grid, PatchEmbedding, SharingLayer, TokenPooling
+from psvit.layers import Attention, BasicLayer, Grid, PatchEmbedding, SharingLayer, TokenPooling
 
 Layer = BasicLayer | SharingLayer
 
@@ -34,7 +34,7 @@ class Frame(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if spec.class_tokens else None
         self.pos_embed = nn.Parameter(torch.zeros(1, spec.tokens[0], width))
         self.pools = nn.ModuleList(
-            TokenPooling(spec.kind, before, after, spec.pool_kernel)
+            TokenPooling(spec.kind, before, after, spec.pool_kernel, spec.pooling)
             for before, after in zip(spec.widths[:-1], spec.widths[1:], strict=True)
         )
         self.norm = nn.LayerNorm(spec.widths[-1], eps=1e-6)
@@ -106,6 +106,12 @@ class Frame(nn.Module):
         """In training, keep only what enters each layer and compute the rest again for the backward pass."""
         self.calls.checkpoint = enable
 
+    def keep_factors(self) -> None:
+        """Share maps by their factors Q and K in eval mode, too: for images so large that a map fills the memory."""
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.factors = True
+
     def compile_layers(self, backend: str = "inductor") -> None:
         """Compile the layers by ``torch.compile``: each kind once a stage, however many of them there are."""
         self.calls.compile(backend)
@@ -174,12 +180,32 @@ class PSViT(Frame):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Images (B, channels, height, width) -> normed tokens of the last stage (B, N, D)."""
+        *_, (x, _) = self._walk(images)
+        return self.norm(x)
+
+    def _walk(self, images: Tensor) -> Iterator[tuple[Tensor, Grid]]:
+        """Images (B, channels, height, width) -> tokens (B, N, D) behind each stage, and their grid."""
         x, grid = self.embed(images)
         for stage, letters in enumerate(self.architecture.stages):
             x, grid = self.enter(stage, x, grid)
             layers = cast("Sequence[Layer]", self.stages[stage])
             x = self.run_stage(stage, [*zip(letters, layers, strict=True)], x)
-        return self.norm(x)
+            yield x, grid
+
+    def forward_intermediates(self, images: Tensor) -> list[Tensor]:
+        """Images (B, channels, height, width) -> the tokens behind each stage as a feature map (B, D, rows, columns).
+
+        They are those before the final norm.
+
+        Raises:
+            ValueError: the network is a PSViT-1D, or a DeiT.
+        """
+        if self.spec.kind == "1d":
+            raise ValueError(
+                f"{self.spec.name or 'this PSViT-1D'} pools a sequence with a class token, so that its tokens form no "
+                "feature map; use a PSViT-2D, such as psvit_2d_tiny_8"
+            )
+        return [x.transpose(1, 2).reshape(len(x), -1, *grid) for x, grid in self._walk(images)]
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, channels, height, width) -> logits (B, classes)."""

@@ -47,7 +47,8 @@ class RetrainConfig(TrainConfig):
     """Settings of ``psvit-search retrain``.
 
     Attributes:
-        arch: the arch.json to train.
+        arch: the network to train: an arch.json, a name such as ``deit_tiny_16`` or ``1d_tiny_16:BSB-BB-B``, or one of
+            torchvision's, ``torchvision:resnet18``. A name takes classes and image size from the data.
         start: weights of this very network to start from, a safetensors file; None starts from scratch.
         adapt: take classes and image size from the data where they differ from arch.json's, instead of refusing; a
             head of other classes in ``start`` is made anew.
@@ -69,7 +70,7 @@ class EvaluateConfig:
     """Settings of ``psvit-search evaluate``.
 
     Attributes:
-        arch: the network's arch.json.
+        arch: the network: an arch.json, or a name as for ``retrain``.
         weights: its model.safetensors.
         split: ``test``, ``search`` or ``train``.
         batch_size: images a forward pass.

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pad, resize
 
-from psvit.archfile import ArchFile, load_arch
 from psvit.data.data import Data, open_data
 from psvit.engine.device import pick_device
 from psvit.engine.scoring import Score, score_all
-from psvit.model import PSViT
+from psvit.networks import find_network, is_file
 from psvit.weights import load_weights
 from retrain.config import EvaluateConfig
 from retrain.pictures import draw_predictions
@@ -27,28 +26,30 @@ def evaluate(config: EvaluateConfig) -> Score:
     """Score weights on a split and print top-1 and loss.
 
     Raises:
-        ValueError: a faulty arch.json, weights of another network, or data of other classes.
+        ValueError: an unknown or faulty network, weights of another one, or data of other classes.
     """
     device = pick_device(config.device)
-    arch = load_arch(Path(config.arch))
-    network = PSViT(arch.spec, arch.architecture)
-    load_weights(Path(config.weights), network)
     data = open_data(config.data)
-    if data.classes != arch.spec.classes:
+    network = find_network(config.arch)
+    if not is_file(config.arch):  # a name is of any data
+        network = network.for_data(data.classes, data.image_size)
+    if data.classes != network.classes:
         raise ValueError(
-            f"{config.arch} is of {arch.spec.classes} classes, the data {config.data.name} of {data.classes}: name the "
+            f"{config.arch} is of {network.classes} classes, the data {config.data.name} of {data.classes}: name the "
             "data it was trained on (data=... data.root=...)"
         )
-    (score,) = score_networks([network.to(device)], arch, data, config.split, config.batch_size, device)
+    model = network.build()
+    load_weights(Path(config.weights), model)
+    (score,) = score_networks([model.to(device)], data, config.split, network.image_size, config.batch_size, device)
     print(f"{config.split} top-1 {score.top1:.4f}, loss {score.loss:.4f} on {data.size(config.split):,} images")
     return score
 
 
 def score_networks(
     networks: Sequence[nn.Module],
-    arch: ArchFile,
     data: Data,
     split: str,
+    image_size: tuple[int, int],
     batch_size: int,
     device: torch.device,
     sheet: Path | None = None,
@@ -67,7 +68,7 @@ def score_networks(
 
     for network in networks:
         network.eval()
-    batches = data.eval_batches(split, arch.spec.image_size, batch_size)
+    batches = data.eval_batches(split, image_size, batch_size)
     scores = score_all([first, *networks[1:]], batches, device)
     if sheet is not None:
         labels, predictions = data.labels(split), torch.cat(answers).numpy()

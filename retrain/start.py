@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from torch import nn
+
 from psvit.layers import Grid
 from psvit.model import PSViT, interpolate_positions
 from psvit.weights import load_tensors, read_about, read_tensors
 
-_HEAD = ("head.weight", "head.bias")
 
-
-def start_from(path: Path, network: PSViT, adapt: bool) -> str:
+def start_from(path: Path, network: nn.Module, classes: int, adapt: bool) -> str:
     """Load weights of this very network into it; learned positions of another image size are interpolated.
 
     Args:
+        classes: outputs of the network's head.
         adapt: leave the head as it is, freshly drawn, where the file's has other classes.
 
     Returns:
@@ -27,22 +28,29 @@ def start_from(path: Path, network: PSViT, adapt: bool) -> str:
     """
     tensors, own = read_tensors(path), network.state_dict()
     done = [f"starts from {path}"]
-    classes = len(tensors.get("head.bias", own["head.bias"]))
-    if classes != network.spec.classes:
+    # the head, whatever its name: weights and biases of which only the first side, the classes, differs
+    head = [
+        name
+        for name, here in own.items()
+        if name in tensors and len(here.shape) and len(here) == classes != len(tensors[name])
+        if here.shape[1:] == tensors[name].shape[1:]
+    ]
+    if head:
+        before = len(tensors[head[0]])
         if not adapt:
             raise ValueError(
-                f"{path}: its head has {classes} classes, the data {network.spec.classes}: say adapt=true to train a "
-                "new head, or name the data that the weights are of"
+                f"{path}: its head has {before} classes, the data {classes}: say adapt=true to train a new head, or "
+                "name the data that the weights are of"
             )
-        tensors |= {name: own[name] for name in _HEAD}
-        done.append(f"a new head for {network.spec.classes} classes instead of {classes}")
+        tensors |= {name: own[name] for name in head}
+        done.append(f"a new head for {classes} classes instead of {before}")
     positions = tensors.get("pos_embed")
-    if positions is not None and positions.shape != own["pos_embed"].shape:
+    if isinstance(network, PSViT) and positions is not None and positions.shape != own["pos_embed"].shape:
         first, grid = network.spec.class_tokens, network.spec.patch_grid
-        before = _patch_grid(path, positions.shape[1] - first)
-        if before is not None:
-            tensors["pos_embed"] = interpolate_positions(positions, first, before, grid)
-            done.append("positions interpolated from {}x{} to {}x{} patches".format(*before, *grid))
+        there = _patch_grid(path, positions.shape[1] - first)
+        if there is not None:
+            tensors["pos_embed"] = interpolate_positions(positions, first, there, grid)
+            done.append("positions interpolated from {}x{} to {}x{} patches".format(*there, *grid))
     load_tensors(path, tensors, network)
     return "; ".join(done)
 

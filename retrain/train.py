@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 
 import psvit
-from psvit.archfile import ArchFile, load_arch, save_arch
+from psvit.archfile import ArchFile, save_arch
 from psvit.cost import format_quantity
 from psvit.data.data import Data, open_data
 from psvit.draw import draw_architecture
 from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
-from psvit.engine.loop import Trained, classification_loss, train
+from psvit.engine.loop import Trained, check_recipe, classification_loss, train
 from psvit.engine.random import seed_of
 from psvit.engine.run_folder import RunFolder
 from psvit.engine.scoring import score_all
 from psvit.files import sha256, write_text
-from psvit.model import PSViT
+from psvit.networks import Network, find_network, is_file
 from psvit.weights import save_weights
 from retrain.config import RetrainConfig
 from retrain.evaluate import score_networks
@@ -58,24 +58,25 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     processes = Processes.from_environment()
     device = pick_device(config.device, processes.local_rank)
     data = open_data(config.data)
-    arch = fit_to_data(load_arch(Path(config.arch)), data, config.adapt)
-    spec, recipe, seed = arch.spec, config.recipe, config.seed
+    network = fit_to_data(find_network(config.arch), data, config.adapt or not is_file(config.arch))
+    recipe, seed = config.recipe, config.seed
     split = "train" if config.hold_out else "train+search"
     torch.manual_seed(seed_of(seed, "weights"))
-    network = PSViT(spec, arch.architecture, recipe.drop_path)
-    identity: dict[str, Any] = {"command": "retrain", "network": asdict(spec), "architecture": str(arch.architecture)}
-    flops, notes = float(arch.cost.flops), []
+    model = network.build(recipe.drop_path)
+    check_recipe(model, recipe)
+    identity: dict[str, Any] = {"command": "retrain", **network.about()}
+    flops, notes = float(network.cost.flops), []
     if config.start is not None:
-        notes.append(start_from(Path(config.start), network, config.adapt))
+        notes.append(start_from(Path(config.start), model, network.classes, config.adapt))
         identity["start_sha256"] = sha256(Path(config.start))
     teacher = None
     if config.distill.teacher is not None:
-        teacher = load_teacher(config.distill, data, spec.image_size)
+        teacher = load_teacher(config.distill, data, network.image_size)
         identity["teacher_sha256"] = teacher.sha256()
         notes.append(f"learns from {config.distill.teacher}: {format_quantity(teacher.flops)} multiply-adds an image")
         flops += teacher.flops / 3  # forward only; the engine counts three times the student's forward pass
         teacher.to(device, compiled=recipe.compile == "true" or (recipe.compile == "auto" and device.type == "cuda"))
-    feed = Feed(data, split, spec.image_size, recipe, seed, processes, device)
+    feed = Feed(data, split, network.image_size, recipe, seed, processes, device)
 
     def loss(model: nn.Module, images: Tensor, targets: Tensor, step: int, micro: int) -> Tensor:
         logits = model(images)
@@ -84,7 +85,7 @@ def retrain(config: RetrainConfig) -> RetrainResult:
 
     def validate(model: nn.Module, epoch: int) -> dict[str, float]:
         model.eval()
-        held_out = data.eval_batches("search", spec.image_size, recipe.batch_size)
+        held_out = data.eval_batches("search", network.image_size, recipe.batch_size)
         (score,) = score_all([model], held_out, device, recipe.precision)
         return {"search_top1": score.top1, "search_loss": score.loss}
 
@@ -93,7 +94,7 @@ def retrain(config: RetrainConfig) -> RetrainResult:
         if notes and processes.main and not (run.path / "checkpoint.pt").exists():
             print("\n".join(notes))
         trained = train(
-            network,
+            model,
             recipe=recipe,
             seed=seed,
             device=device,
@@ -108,29 +109,43 @@ def retrain(config: RetrainConfig) -> RetrainResult:
         )
         if not processes.main:
             return RetrainResult(run.path, run.path / WEIGHTS, float("nan"))
-        return _conclude(trained, config, arch, data, split, run.path, device)
+        return _conclude(trained, config, network, data, split, run.path, device)
 
 
 def _conclude(
-    trained: Trained, config: RetrainConfig, arch: ArchFile, data: Data, split: str, folder: Path, device: torch.device
+    trained: Trained,
+    config: RetrainConfig,
+    network: Network,
+    data: Data,
+    split: str,
+    folder: Path,
+    device: torch.device,
 ) -> RetrainResult:
     """Write what was made, and test it: the moving average of the weights, where there is one, beside the weights."""
-    networks = {folder / WEIGHTS: trained.ema or trained.model}
+    models = {folder / WEIGHTS: trained.ema or trained.model}
     if trained.ema is not None:
-        networks[folder / PLAIN_WEIGHTS] = trained.model
-    save_arch(folder / "arch.json", arch)
-    for file, network in networks.items():
-        save_weights(file, network, {"network": asdict(arch.spec), "architecture": str(arch.architecture)})
+        models[folder / PLAIN_WEIGHTS] = trained.model
+    for file, model in models.items():
+        save_weights(file, model, network.about())
     draw_training(folder / "metrics.csv", folder / "training.png")
-    draw_architecture(arch.spec, arch.architecture, folder / "architecture.png", f"{arch.spec.name}, retrained")
+    if isinstance(network, ArchFile):
+        save_arch(folder / "arch.json", network)
+        draw_architecture(network.spec, network.architecture, folder / "architecture.png", f"{network.name}, retrained")
     score, *plain = score_networks(
-        [*networks.values()], arch, data, "test", config.recipe.batch_size, device, folder / "predictions.png"
+        [*models.values()],
+        data,
+        "test",
+        network.image_size,
+        config.recipe.batch_size,
+        device,
+        folder / "predictions.png",
     )
     result = {
         "top1": score.top1,
         "loss": score.loss,
         "plain_top1": plain[0].top1 if plain else None,
         "plain_loss": plain[0].loss if plain else None,
+        "data": data.config.name,
         "test_images": data.size("test"),
         "trained_on": split,
         "images": data.size(split),
@@ -138,10 +153,11 @@ def _conclude(
         "seed": config.seed,
         "start": config.start,
         "teacher": config.distill.teacher,
-        "layers": str(arch.architecture),
-        "flops": arch.cost.flops,
-        "params": arch.cost.params,
-        "arch_sha256": sha256(folder / "arch.json"),
+        "network": network.name,
+        "layers": str(network.architecture) if isinstance(network, ArchFile) else None,
+        "flops": network.cost.flops,
+        "params": network.cost.params,
+        "arch_sha256": sha256(folder / "arch.json") if isinstance(network, ArchFile) else None,
         "weights_sha256": sha256(folder / WEIGHTS),
         "tool": f"psvit-search {psvit.__version__}",
     }
@@ -149,25 +165,22 @@ def _conclude(
     print(f"test top-1 {score.top1:.4f}, loss {score.loss:.4f} on {data.size('test'):,} images of {data.config.name}")
     if plain:
         print(f"the weights before averaging, {PLAIN_WEIGHTS}: top-1 {plain[0].top1:.4f}, loss {plain[0].loss:.4f}")
-    print(f"wrote {folder / WEIGHTS}, and arch.json, result.json, training.png and predictions.png beside it")
+    files = [*["arch.json"] * isinstance(network, ArchFile), "result.json", "training.png and predictions.png"]
+    print(f"wrote {folder / WEIGHTS}, and {', '.join(files)} beside it")
     return RetrainResult(folder, folder / WEIGHTS, score.top1)
 
 
-def fit_to_data(arch: ArchFile, data: Data, adapt: bool) -> ArchFile:
-    """The architecture, checked against the data; with ``adapt``, made to fit it.
+def fit_to_data(network: Network, data: Data, adapt: bool) -> Network:
+    """The network, checked against the data; with ``adapt``, made to fit it.
 
     Raises:
         ValueError: the data has another number of classes or another image size.
     """
-    fitted = arch.spec.for_data(data.classes, data.image_size)
-    if fitted == arch.spec:
-        return arch
-    if not adapt:
-        here, there = (
-            f"{spec.classes} classes at {'x'.join(map(str, spec.image_size))} px" for spec in (arch.spec, fitted)
-        )
-        raise ValueError(
-            f"arch.json is of {here}, the data {data.config.name} of {there}: name the data it was searched on "
-            "(data=... data.root=...), or say adapt=true to train it on these"
-        )
-    return ArchFile(fitted, arch.architecture, arch.origin)
+    fitted = network.for_data(data.classes, data.image_size)
+    if fitted == network or adapt:
+        return fitted
+    here, there = (f"{each.classes} classes at {'x'.join(map(str, each.image_size))} px" for each in (network, fitted))
+    raise ValueError(
+        f"arch.json is of {here}, the data {data.config.name} of {there}: name the data it was searched on "
+        "(data=... data.root=...), or say adapt=true to train it on these"
+    )

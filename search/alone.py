@@ -20,6 +20,7 @@ from psvit.engine.config import Recipe
 from psvit.engine.device import free_memory
 from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
+from psvit.engine.jobs import Job, cores, run_jobs
 from psvit.engine.loop import classification_loss, train
 from psvit.engine.random import seed_of
 from psvit.engine.run_folder import RunFolder
@@ -28,7 +29,6 @@ from psvit.engine.signals import Stopped
 from psvit.files import write_text
 from psvit.model import PSViT
 from search.evaluator import Evaluator
-from search.jobs import Job, cores, run_jobs
 from supernet.checkpoint import TrainedSupernet
 
 RESULT = "result.json"

@@ -29,6 +29,7 @@ class SpaceConfig:
     heads: list[int] = field(default_factory=list)
     mlp_ratio: int = 4
     pool_kernel: int = 3
+    pooling: str = "conv"
     cells: int = 6
 
     def __post_init__(self) -> None:
@@ -47,6 +48,7 @@ class SpaceConfig:
             heads=list(spec.heads),
             mlp_ratio=spec.mlp_ratio,
             pool_kernel=spec.pool_kernel,
+            pooling=spec.pooling,
             cells=cells,
         )
 
@@ -65,6 +67,7 @@ class SpaceConfig:
             classes=classes,
             mlp_ratio=self.mlp_ratio,
             pool_kernel=self.pool_kernel,
+            pooling=self.pooling,
             name=self.name,
         )
 

@@ -11,19 +11,19 @@ COMPILE = ("auto", "true", "false")
 
 
 @dataclass
-class Recipe:
-    """Training settings; the defaults are the DeiT recipe (arXiv 2012.12877, table 9).
+class LoopRecipe:
+    """What the training loop does, whatever the network learns.
 
     Attributes:
         epochs: passes over the training images.
         batch_size: images an optimiser step, over all processes and accumulated micro-batches.
         accumulate: micro-batches that a process's share of the batch is cut into, to save memory.
         lr: peak learning rate of AdamW; it rises linearly for ``warmup_epochs`` and falls as a cosine to ``min_lr``.
+        decay_epochs: with these, the learning rate is divided by ten after each, instead of the cosine.
         layer_decay: the learning rate falls by this factor with each layer from the head down to the embedding, as for
             fine-tuning (BEiT, arXiv 2106.08254); None leaves it the same everywhere.
         weight_decay: of matrices and kernels; biases, norms, positions and class token have none.
         clip_norm: largest gradient norm; None does not clip.
-        drop_path: drop-path rate of the last layer; it rises linearly from 0 over depth.
         ema_decay: decay of the exponential moving average of the weights; None keeps none.
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast; ``auto`` is bf16 on a GPU and fp32 on a CPU.
         compile: compile the layers by torch.compile: ``true``, ``false``, or ``auto``: on a GPU.
@@ -38,17 +38,15 @@ class Recipe:
     lr: float = 1e-3
     min_lr: float = 1e-5
     warmup_epochs: float = 5.0
+    decay_epochs: list[float] | None = None
     layer_decay: float | None = None
     weight_decay: float = 0.05
     clip_norm: float | None = None
-    label_smoothing: float = 0.1
-    drop_path: float = 0.1
     ema_decay: float | None = None
     precision: str = "auto"
     compile: str = "auto"
     checkpoint_activations: bool = False
     checkpoint_every: int | None = None
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "accumulate"):
@@ -58,8 +56,6 @@ class Recipe:
             raise ValueError(f"recipe.checkpoint_every is {self.checkpoint_every}; use 1 or more, or null")
         if self.lr <= 0 or self.min_lr < 0:
             raise ValueError(f"recipe.lr is {self.lr} and recipe.min_lr {self.min_lr}; lr must be above 0")
-        if not 0 <= self.drop_path < 1 or not 0 <= self.label_smoothing < 1:
-            raise ValueError("recipe.drop_path and recipe.label_smoothing must lie in [0, 1)")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"recipe.ema_decay is {self.ema_decay}; it must lie between 0 and 1")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
@@ -69,6 +65,26 @@ class Recipe:
         self.compile = str(self.compile).lower()  # YAML reads true and false as what they are
         if self.compile not in COMPILE:
             raise ValueError(f"recipe.compile is {self.compile!r}; use one of {', '.join(COMPILE)}")
+
+
+@dataclass
+class Recipe(LoopRecipe):
+    """How a classifier is trained; the defaults are the DeiT recipe (arXiv 2012.12877, table 9).
+
+    Attributes:
+        label_smoothing: share of the target that goes to all classes alike.
+        drop_path: drop-path rate of the last layer; it rises linearly from 0 over depth.
+        augment: how images are varied.
+    """
+
+    label_smoothing: float = 0.1
+    drop_path: float = 0.1
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.drop_path < 1 or not 0 <= self.label_smoothing < 1:
+            raise ValueError("recipe.drop_path and recipe.label_smoothing must lie in [0, 1)")
 
 
 @dataclass

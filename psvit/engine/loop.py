@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from psvit.engine.checkpoint import load_checkpoint, save_checkpoint
-from psvit.engine.config import Recipe
+from psvit.engine.config import LoopRecipe, Recipe
 from psvit.engine.device import OnItsWay, autocast, check_compiler, matmul_peak, peak_memory
 from psvit.engine.distributed import Processes
 from psvit.engine.metrics import TIMED, Metrics
@@ -34,7 +34,7 @@ from psvit.engine.random import seed_of
 from psvit.engine.run_folder import RunFolder, differences
 from psvit.engine.signals import Stopped, StopSignals
 
-LossOf = Callable[[nn.Module, Tensor, Tensor, int, int], Tensor]
+LossOf = Callable[[nn.Module, Any, Any, int, int], Tensor]
 Validate = Callable[[nn.Module, int], dict[str, float]]
 
 
@@ -49,10 +49,11 @@ class Batches(Protocol):
     steps_per_epoch: int
     batch_size: int
 
-    def __call__(self, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def __call__(self, first_step: int) -> Iterator[tuple[Any, Any]]:
         """This process's micro-batches from a step on, ``recipe.accumulate`` a step, on the run's device.
 
-        Their sizes may differ. Images are float32 (B, ...), targets int64 (B,) or probabilities (B, classes).
+        Their sizes may differ. What images and targets are is between the feed and the loss; images have a length.
+        For a classifier they are float32 (B, ...), and int64 (B,) or probabilities (B, classes).
         """
         ...
 
@@ -60,6 +61,19 @@ class Batches(Protocol):
 def classification_loss(logits: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
     """Mean cross entropy in float32 with the recipe's label smoothing: (B, classes) and targets -> scalar."""
     return cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
+
+
+def check_recipe(model: nn.Module, recipe: LoopRecipe) -> None:
+    """Refuse what a network of another library cannot do; ours can do all of it.
+
+    Raises:
+        ValueError: ``layer_decay`` without ``layer_depths()``, or ``checkpoint_activations`` without
+            ``set_grad_checkpointing()``.
+    """
+    if recipe.layer_decay is not None and not hasattr(model, "layer_depths"):
+        raise ValueError("recipe.layer_decay needs layers in one order, which this network does not tell; say null")
+    if recipe.checkpoint_activations and not hasattr(model, "set_grad_checkpointing"):
+        raise ValueError("this network cannot compute activations again; say recipe.checkpoint_activations=false")
 
 
 @dataclass
@@ -74,7 +88,7 @@ class Trained:
 def train(
     model: nn.Module,
     *,
-    recipe: Recipe,
+    recipe: LoopRecipe,
     seed: int,
     device: torch.device,
     processes: Processes,
@@ -168,7 +182,7 @@ class _Trainer:
     def __init__(
         self,
         model: nn.Module,
-        recipe: Recipe,
+        recipe: LoopRecipe,
         seed: int,
         device: torch.device,
         processes: Processes,
@@ -189,7 +203,7 @@ class _Trainer:
             network.set_grad_checkpointing(True)
         if recipe.compile == "true" or (recipe.compile == "auto" and device.type == "cuda"):
             check_compiler(device)
-            network.compile_layers()
+            getattr(network, "compile_layers", network.compile)()
         self.network: nn.Module = network
         if processes.world > 1:
             # To find unused parameters costs a walk over the graph of each step and the exchange of a map of all
@@ -240,10 +254,12 @@ class _Trainer:
 
     def lr(self, step: int) -> float:
         """The learning rate of a step, from 0."""
-        total, warmup = (round(n * self.steps_per_epoch) for n in (self.recipe.epochs, self.recipe.warmup_epochs))
-        return learning_rate(step, total, warmup, self.recipe.lr, self.recipe.min_lr)
+        recipe, steps = self.recipe, self.steps_per_epoch
+        decays = None if recipe.decay_epochs is None else [round(epoch * steps) for epoch in recipe.decay_epochs]
+        warmup = round(recipe.warmup_epochs * steps)
+        return learning_rate(step, recipe.epochs * steps, warmup, recipe.lr, recipe.min_lr, decays)
 
-    def take_step(self, micro_batches: Iterable[tuple[Tensor, Tensor]], loss_of: LossOf, signals: StopSignals) -> None:
+    def take_step(self, micro_batches: Iterable[tuple[Any, Any]], loss_of: LossOf, signals: StopSignals) -> None:
         """Start a step: gradients, report, update. The host waits for nothing that the device has yet to do."""
         loss = self.accumulate(micro_batches, loss_of)
         norm = self.clip()
@@ -252,7 +268,7 @@ class _Trainer:
         self.update(skip=((self.faults > 0) | ~norm.isfinite()).float())
         self.step += 1
 
-    def accumulate(self, micro_batches: Iterable[tuple[Tensor, Tensor]], loss_of: LossOf) -> Tensor:
+    def accumulate(self, micro_batches: Iterable[tuple[Any, Any]], loss_of: LossOf) -> Tensor:
         """Add up the gradients of a step; this process's part of its mean loss."""
         loss, micro = torch.zeros((), device=self.device), -1
         for micro, (images, targets) in enumerate(micro_batches):

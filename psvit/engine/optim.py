@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -74,9 +75,17 @@ class MovingAverage:
             ours.copy_(theirs)
 
 
-def learning_rate(step: int, total: int, warmup: int, peak: float, floor: float) -> float:
-    """The learning rate of a step (from 0): a line up to ``peak`` over ``warmup`` steps, then a cosine to ``floor``."""
+def learning_rate(
+    step: int, total: int, warmup: int, peak: float, floor: float, decays: Sequence[int] | None = None
+) -> float:
+    """The learning rate of a step (from 0): a line up to ``peak`` over ``warmup`` steps, then a cosine to ``floor``.
+
+    Args:
+        decays: with these, instead of the cosine, it is divided by ten at each of these steps.
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
+    if decays is not None:
+        return peak * 0.1 ** sum(step >= decay for decay in decays)
     progress = (step - warmup) / max(1, total - warmup)
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, SequentialLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from psvit.arch import Architecture
@@ -23,6 +23,17 @@ def test_learning_rate_is_torchs_warmup_and_cosine(total, warmup):
     schedule = SequentialLR(optimiser, parts, milestones)
     for step in range(total):
         assert learning_rate(step, total, warmup, 0.3, 0.01) == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-9)
+        optimiser.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize("warmup", [0, 4])
+def test_steps_instead_of_the_cosine_are_torchs(warmup):
+    optimiser = torch.optim.SGD([torch.zeros(1)], lr=0.3)
+    schedule = MultiStepLR(optimiser, milestones=[16, 22], gamma=0.1)
+    for step in range(24):
+        by_torch = optimiser.param_groups[0]["lr"] * min(1, (step + 1) / max(1, warmup))
+        assert learning_rate(step, 24, warmup, 0.3, 0.01, decays=[16, 22]) == pytest.approx(by_torch, rel=1e-9)
         optimiser.step()
         schedule.step()
 

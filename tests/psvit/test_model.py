@@ -143,6 +143,52 @@ def test_pooling_is_a_strided_convolution_of_the_sequence_or_the_grid() -> None:
     torch.testing.assert_close(out.transpose(1, 2).reshape(2, 12, 2, 3), two.conv(image))
 
 
+@pytest.mark.parametrize("pooling", ["max", "average"])
+def test_other_poolings_are_the_window_and_a_linear_map(pooling: str) -> None:
+    x = torch.randn(2, 15, 8)
+    for kind, before, after in (("1d", (1, 15), (1, 8)), ("2d", (3, 5), (2, 3))):
+        pool = TokenPooling(kind, 8, 12, kernel=3, pooling=pooling)
+        out, grid = pool(x, before)
+        assert grid == after
+        image = x.transpose(1, 2).reshape(2, 8, *before)
+        reduced = torch.empty(2, 8, *after)
+        for row in range(after[0]):
+            for column in range(after[1]):  # the window around every second token, cut at the border
+                rows = slice(max(0, 2 * row - 1), 2 * row + 2) if kind == "2d" else slice(0, 1)
+                window = image[:, :, rows, max(0, 2 * column - 1) : 2 * column + 2]
+                reduced[:, :, row, column] = window.amax((2, 3)) if pooling == "max" else window.mean((2, 3))
+        weight = pool.conv.weight.flatten(1)
+        torch.testing.assert_close(out, reduced.flatten(2).transpose(1, 2) @ weight.T + pool.conv.bias)
+
+
+def test_stages_as_feature_maps() -> None:
+    """At every stage the tokens of an image, row by row; the last ones are those that the final norm takes."""
+    network = PSViT(SPACES["2d_mini_4"], Architecture.parse("BS-B-BS")).eval()
+    make_noisy(network)
+    images = torch.randn(2, 3, 32, 48)
+    first, second, third = network.forward_intermediates(images)
+    assert [tuple(each.shape) for each in (first, second, third)] == [(2, 32, 8, 12), (2, 48, 4, 6), (2, 64, 2, 3)]
+    torch.testing.assert_close(network.norm(third.flatten(2).transpose(1, 2)), network.forward_features(images))
+    pooled = network.pools[0].conv(first)
+    tokens, _ = network.stages[1][0](pooled.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(second, tokens.transpose(1, 2).reshape(2, 48, 4, 6))
+    with pytest.raises(ValueError, match=r"1d_mini_4 pools a sequence .* use a PSViT-2D, such as psvit_2d_tiny_8"):
+        PSViT(SPACES["1d_mini_4"], Architecture.parse("B-B-B")).forward_intermediates(images)
+
+
+def test_maps_need_not_be_written_out() -> None:
+    network = PSViT(SPACES["1d_mini_4"], Architecture.parse("BSS-BS-B")).eval()
+    make_noisy(network)
+    images = torch.randn(2, 3, 32, 32)
+    written = network(images)
+    handed_on = []
+    network.keep_factors()
+    share = network.stages[0][1].share
+    network.stages[0][1].share = lambda x, given: (handed_on.append(given.shape), share(x, given))[1]
+    torch.testing.assert_close(network(images), written, atol=1e-5, rtol=1e-5)
+    assert handed_on == [(2, 65, 2, 2, 16)]
+
+
 @pytest.mark.parametrize("name", ["1d_mini_4", "2d_mini_4"])
 def test_other_image_sizes_interpolate_positions(name: str) -> None:
     network = PSViT(SPACES[name], Architecture.parse("BS-BS-B")).eval()

@@ -61,7 +61,7 @@ def saved(tmp_path: Path) -> Callable[..., tuple[PSViT, Path]]:
 def test_weights_of_this_very_network_are_taken_over(saved: Callable[..., tuple[PSViT, Path]]) -> None:
     source, path = saved(FLAT)
     network = network_of(FLAT, seed=1)
-    assert start_from(path, network, adapt=False) == f"starts from {path}"
+    assert start_from(path, network, network.spec.classes, adapt=False) == f"starts from {path}"
     assert all(torch.equal(weight, source.state_dict()[name]) for name, weight in network.state_dict().items())
 
 
@@ -70,8 +70,9 @@ def test_a_head_of_other_classes_is_made_anew_on_demand(saved: Callable[..., tup
     network = network_of(FLAT, seed=1)
     head = network.head.weight.detach().clone()
     with pytest.raises(ValueError, match="its head has 7 classes, the data 10: say adapt=true"):
-        start_from(path, network, adapt=False)
-    assert start_from(path, network, adapt=True).endswith("a new head for 10 classes instead of 7")
+        start_from(path, network, network.spec.classes, adapt=False)
+    line = start_from(path, network, network.spec.classes, adapt=True)
+    assert line.endswith("a new head for 10 classes instead of 7")
     assert torch.equal(network.head.weight, head)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(network.forward_features(images), source.forward_features(images))
@@ -86,7 +87,8 @@ def test_positions_of_another_image_size_are_interpolated(
     source, path = saved(replace(spec, image_size=before))
     network = network_of(replace(spec, image_size=after), seed=1)
     grids = [f"{rows // 4}x{columns // 4}" for rows, columns in (before, after)]
-    assert f"positions interpolated from {grids[0]} to {grids[1]} patches" in start_from(path, network, adapt=False)
+    line = start_from(path, network, network.spec.classes, adapt=False)
+    assert f"positions interpolated from {grids[0]} to {grids[1]} patches" in line
     images = torch.randn(2, 3, *after)
     torch.testing.assert_close(network(images), source(images))
 
@@ -94,21 +96,21 @@ def test_positions_of_another_image_size_are_interpolated(
 def test_a_file_of_another_program_has_square_images(saved: Callable[..., tuple[PSViT, Path]]) -> None:
     source, path = saved(FLAT, header=False)
     network = network_of(replace(FLAT, image_size=(40, 48)), seed=1)
-    assert "interpolated from 8x8 to 10x12 patches" in start_from(path, network, adapt=False)
+    assert "interpolated from 8x8 to 10x12 patches" in start_from(path, network, network.spec.classes, adapt=False)
     images = torch.randn(2, 3, 40, 48)
     torch.testing.assert_close(network(images), source(images))
     _, path = saved(replace(FLAT, image_size=(24, 40)), header=False)
     with pytest.raises(ValueError, match=r"pos_embed is \(1, 60, .*in the file"):
-        start_from(path, network, adapt=False)
+        start_from(path, network, network.spec.classes, adapt=False)
 
 
 def test_what_does_not_fit_is_named(saved: Callable[..., tuple[PSViT, Path]], tmp_path: Path) -> None:
     _, path = saved(FLAT)
     other = PSViT(FLAT, Architecture.parse("B-BSB-B"))
     with pytest.raises(ValueError, match=r"weights of another network: stages\.1\.2\..* missing in the file"):
-        start_from(path, other, adapt=True)
+        start_from(path, other, other.spec.classes, adapt=True)
     with pytest.raises(ValueError, match="no such weights file"):
-        start_from(tmp_path / "none", other, adapt=True)
+        start_from(tmp_path / "none", other, other.spec.classes, adapt=True)
 
 
 # ------------------------------------------------------------------------------------------------ inherited weights

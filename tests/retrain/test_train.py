@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models import resnet18
 
 from psvit.arch import Architecture
 from psvit.archfile import ArchFile, load_arch, save_arch
@@ -17,6 +18,7 @@ from psvit.weights import load_weights, read_about
 from psvit.zoo import SPACES
 from retrain.config import EvaluateConfig, RetrainConfig
 from retrain.evaluate import evaluate
+from retrain.start import start_from
 from retrain.train import RetrainResult, retrain
 
 
@@ -87,6 +89,44 @@ def test_data_that_does_not_fit_is_refused_or_adapted_to(config: RetrainConfig, 
     assert asdict(load_arch(folder / "arch.json").spec) == asdict(SPACES["2d_mini_4"])
     assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"], "nothing was averaged"
     assert json.loads((folder / "result.json").read_text())["plain_top1"] is None
+
+
+def test_networks_of_torchvision_train_and_start_alike(config: RetrainConfig, tmp_path: Path) -> None:
+    """By name, with the data's classes; trained weights start another training, with a new head for other classes."""
+    recipe = replace(config.recipe, epochs=1, batch_size=700, ema_decay=0.5)
+    resnet = replace(config, arch="torchvision:resnet18", out=str(tmp_path / "run"), recipe=recipe)
+    folder = retrain(resnet).folder
+    result = json.loads((folder / "result.json").read_text())
+    assert result["network"] == "torchvision:resnet18"
+    assert result["data"] == "digits"
+    assert not (folder / "arch.json").exists()
+    network = resnet18(num_classes=10).eval()
+    load_weights(folder / "model.safetensors", network)
+    ((images, labels),) = open_data(DataConfig()).eval_batches("test", (32, 32), 10_000)
+    with torch.no_grad():
+        by_hand = (network(images).argmax(1) == labels).double().mean().item()
+    assert result["top1"] == pytest.approx(by_hand, abs=1e-12)
+    weights = str(folder / "model.safetensors")
+    score = evaluate(EvaluateConfig(arch="torchvision:resnet18", weights=weights))
+    assert score.top1 == pytest.approx(by_hand, abs=1e-12)
+    other = resnet18(num_classes=3)
+    line = start_from(Path(weights), other, 3, adapt=True)
+    assert line.endswith("a new head for 3 classes instead of 10")
+    assert torch.equal(other.layer4[0].conv1.weight, network.layer4[0].conv1.weight)
+    for change, message in (
+        ({"layer_decay": 0.5}, "recipe.layer_decay needs layers in one order"),
+        ({"checkpoint_activations": True}, "recipe.checkpoint_activations=false"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            retrain(replace(resnet, out=str(tmp_path / "no"), recipe=replace(recipe, **change)))
+        assert not (tmp_path / "no").exists(), "refused before a run began"
+
+
+def test_a_name_takes_classes_and_size_from_the_data(config: RetrainConfig, tmp_path: Path) -> None:
+    recipe = replace(config.recipe, epochs=1, ema_decay=None)
+    folder = retrain(replace(config, arch="2d_tiny_8:B-B-B", out=str(tmp_path / "run"), recipe=recipe)).folder
+    spec = load_arch(folder / "arch.json").spec
+    assert (spec.classes, spec.image_size, spec.widths) == (10, (32, 32), SPACES["2d_tiny_8"].widths)
 
 
 def test_faults_of_evaluate(config: RetrainConfig, made: RetrainResult, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from psvit.cost import Band
 from psvit.data.config import DataConfig
 from psvit.data.data import Data, open_data
 from psvit.engine.config import Recipe
+from psvit.engine.jobs import Job, run_jobs
 from psvit.engine.signals import Stopped
 from psvit.zoo import SPACES
 from retrain.config import RetrainConfig
@@ -34,7 +35,6 @@ from search import alone, jobs
 from search.alone import Alone, fitting, train_all
 from search.budget import Budget
 from search.config import RankConfig
-from search.jobs import Job, run_jobs
 from search.pictures import draw_rank
 from search.rank import correlations, draw_by_cost, kendall_tau, rank, rank_budget, shorten_warmup, spearman_rho
 from supernet.checkpoint import TrainedSupernet
@@ -256,7 +256,7 @@ def test_a_failed_job_is_named_and_ends_the_others(job: Job, message: str, monke
 
 SLEEPERS = """
 import time
-from search.jobs import Job, run_jobs
+from psvit.engine.jobs import Job, run_jobs
 from psvit.engine.signals import Stopped
 if __name__ == "__main__":
     try:
