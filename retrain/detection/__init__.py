@@ -1,0 +1,1 @@
+"""Mask R-CNN on a searched network: COCO-format data, training, average precision."""
