@@ -44,7 +44,7 @@ class Command:
     """A subcommand.
 
     Attributes:
-        name: also the name of its YAML file in ``conf/``.
+        name: one word, or two as ``detect train``; with a dash between them, the name of its YAML file in ``conf/``.
         summary: one line.
         about: what it does, for its own help.
         task: ``module:function`` that takes the schema.
@@ -67,6 +67,11 @@ class Command:
     argument: Flag | None = None
     makes_folder: bool = True
 
+    @property
+    def config(self) -> str:
+        """The name of its YAML file, ``detect-train``."""
+        return self.name.replace(" ", "-")
+
 
 _BUDGET = "at most 1.3G, or a band as 1.2G..1.3G"
 _FLOPS = Flag("--flops", "search.budget.flops", "X", f"multiply-adds an image: {_BUDGET}")
@@ -79,6 +84,9 @@ _LATENCY = Flag(
 )
 _SUPERNET = Flag("--supernet", "supernet", "RUN", "run folder of train-supernet")
 _ARCH = Flag("--arch", "arch", "FILE", "the architecture, an arch.json")
+_NETWORK = Flag(
+    "--arch", "arch", "NET", "arch.json, a name (deit_tiny_16, 1d_tiny_16:BSB-BB-B), or torchvision:resnet18"
+)
 _WEIGHTS = Flag("--weights", "weights", "FILE", "its trained weights, a model.safetensors")
 _START = Flag("--start", "start", "FILE", "weights to start from, of psvit-search inherit or of another retraining")
 _SPLIT = Flag("--split", "split", "S", "images to score on: test, search or train")
@@ -132,7 +140,7 @@ SETTINGS = {
     "search.baseline": "random architectures of equal cost that the winner is compared with",
     "archs": "architectures to train alone",
     "cost": "spread: draw over all costs of the budget; equal: from all within 2 % of --flops",
-    "jobs": "networks trained at once; 0: one a core, or what a GPU's memory holds",
+    "jobs": "networks trained at once; 0: one a core on a CPU; on a GPU, one (rank: what its memory holds)",
     "data_root": "where the supernet's images lie now, if they moved",
     "workers": "processes that load images",
     "hold_out": "keep the search split out of training",
@@ -148,6 +156,18 @@ SETTINGS = {
     "top": "how many to show",
     "search.latency.table": "a latency.json; null measures one on this machine for the run",
     "search.latency.batch": "images a forward pass, for a budget of latency",
+    "images": "how many the likeness is averaged over",
+    "pictures": "image files for Grad-CAM, as [a.jpg,b.jpg]; without, some images of the split",
+    "scale": "networks, data, epochs and budget of the tables; choices:",
+    "seeds": "each network is trained once with each of them",
+    "search.budget.flops": "multiply-adds an image that a search may use",
+    "detect recipe": "training recipe; choices:",
+    "detect data.root": "folder with COCO's annotations/, train2017/ and val2017/",
+    "detect data.broken": "what becomes of listed images that are not there: fail stops, skip leaves them out",
+    "detect watch": "measure AP after each epoch, too",
+    "recipe.min_sizes": "pixels of an image's shorter side; of several, one is drawn each time",
+    "heads.fpn_channels": "of the feature pyramid",
+    "runs": "folder of all runs, where results are looked for",
     "seed": "of weights, data order, augmentation, paths and search",
     "device": "auto, cpu, cuda or cuda:1",
 }
@@ -175,6 +195,45 @@ COMMANDS = {
                 "your own images, one folder a class": "psvit-search run --flops 5M --name mine data=imagefolder "
                 "data.root=/path/to/images",
             },
+        ),
+        Command(
+            name="ablate",
+            summary="the paper's ablations, each row trained with several seeds",
+            about="Trains the network of every row of an ablation, once with each seed, and writes the table: mean and "
+            "spread of the top-1 on the test split, FLOPs and parameters, the paper's ImageNet figure beside, and a "
+            "picture. Rows that tables have in common are trained once. Started again, it goes on where it was.",
+            task="ablate:ablate",
+            schema="ablate:AblateConfig",
+            flags=(_NAME, _OUT),
+            settings="scale seeds jobs data data.root recipe recipe.epochs recipe@supernet.recipe "
+            "supernet.recipe.epochs search search.budget.flops device",
+            examples={
+                "attention sharing, small, on a laptop": "psvit-search ablate sharing",
+                "all tables, with three seeds": "psvit-search ablate all scale=digits seeds=[0,1,2]",
+                "the paper's own scale, on 8 GPUs": "torchrun --no-python --nproc-per-node 8 psvit-search ablate "
+                "sharing scale=imagenet data.root=/data/imagenet",
+            },
+            argument=Flag("TABLE", "table", "TABLE", "components, pooling, sharing, pooling_kind or all"),
+        ),
+        Command(
+            name="paper",
+            summary="every table of the paper, its figures beside what is counted and measured here",
+            about="Prints the paper's configurations, its ImageNet and COCO tables and its ablations: parameters and "
+            "FLOPs counted for every row, and whether they round to what is printed; accuracies as published, and "
+            "beside them those of this program's own runs, where there are any.",
+            task="paper:paper",
+            schema="paper:PaperConfig",
+            flags=(
+                Flag("--save", "save", "DIR", "write paper.md and a CSV file for each table into this folder, too"),
+                _JSON,
+            ),
+            settings="runs",
+            examples={
+                "all tables": "psvit-search paper",
+                "as Markdown and CSV": "psvit-search paper --save tables",
+                "with the results of another folder of runs": "psvit-search paper runs=/data/runs",
+            },
+            makes_folder=False,
         ),
         Command(
             name="prepare-data",
@@ -336,19 +395,21 @@ COMMANDS = {
         Command(
             name="retrain",
             summary="train one architecture, from scratch or from weights at hand",
-            about="Trains the network of an arch.json from random weights, or from those of --start, and tests it. "
-            "With distill.teacher it learns from another network, too. Writes model.safetensors.",
+            about="Trains the network of an arch.json, or a named one, from random weights or from those of --start, "
+            "and tests it. With distill.teacher it learns from another network, too. Writes model.safetensors.",
             task="retrain.train:retrain",
             schema="retrain.config:RetrainConfig",
-            flags=(_ARCH, _START, _NAME, _OUT, _PROFILE),
+            flags=(_NETWORK, _START, _NAME, _OUT, _PROFILE),
             settings=f"data data.root {_TRAIN_SETTINGS} hold_out adapt distill.teacher distill.weights distill.mode "
-            "seed device",
+            "experiment seed device",
             examples={
                 "the winner of a search": "psvit-search retrain --arch runs/default/exhaustive-5M/arch.json",
                 "the same, from the weights of psvit-search inherit": "psvit-search retrain --name warm "
                 "--arch runs/default/exhaustive-5M/arch.json --start inherited.safetensors",
                 "ImageNet by the DeiT recipe, on 8 GPUs": "torchrun --no-python --nproc-per-node 8 psvit-search "
                 "retrain --arch arch.json data=imagenet data.root=/data/imagenet recipe=retrain/deit",
+                "a network of the paper, or one to compare with": "psvit-search retrain --arch torchvision:resnet18 "
+                "--name resnet18 data=imagenet data.root=/data/imagenet",
                 "weights that were trained on other images, fine-tuned": "psvit-search retrain --name flowers "
                 "--arch runs/in1k/retrain/arch.json --start runs/in1k/retrain/model.safetensors data=imagefolder "
                 "data.root=/path/to/images adapt=true recipe=retrain/finetune",
@@ -360,11 +421,102 @@ COMMANDS = {
             about="Scores the weights of a retrained network on the test split, or another one.",
             task="retrain.evaluate:evaluate",
             schema="retrain.config:EvaluateConfig",
-            flags=(_ARCH, _WEIGHTS, _SPLIT),
+            flags=(_NETWORK, _WEIGHTS, _SPLIT),
             settings="data data.root batch_size device",
             examples={
                 "test top-1 of a retrained network": "psvit-search evaluate "
                 "--arch runs/default/retrain/arch.json --weights runs/default/retrain/model.safetensors",
+            },
+            makes_folder=False,
+        ),
+        Command(
+            name="explain",
+            summary="look into trained networks: attention maps, tokens, Grad-CAM",
+            about="Measures how alike the attention maps of neighbouring layers and the tokens within a layer are, "
+            "with the likeness on different images beside it, and draws them, the layers, and by Grad-CAM (captum) "
+            "what in an image speaks for the predicted class. Of a ResNet of torchvision Grad-CAM only.",
+            task="retrain.explain.explain:explain",
+            schema="retrain.explain.config:ExplainConfig",
+            flags=(
+                _NETWORK,
+                _WEIGHTS,
+                Flag("--versus", "versus", "NET", "a second network, shown beside the first"),
+                Flag("--versus-weights", "versus_weights", "FILE", "its trained weights, a model.safetensors"),
+                replace(_SPLIT, help="images to look at: test, search or train"),
+                _NAME,
+                replace(_SAVE, value="DIR", help="folder of tables and pictures"),
+            ),
+            settings="images pictures data data.root seed device",
+            examples={
+                "a retrained network": "psvit-search explain --arch runs/default/retrain/arch.json "
+                "--weights runs/default/retrain/model.safetensors",
+                "beside a DeiT, on pictures of your own": "psvit-search explain --arch runs/mine/retrain/arch.json "
+                "--weights runs/mine/retrain/model.safetensors --versus deit_tiny_16 "
+                "--versus-weights runs/deit/retrain/model.safetensors data=imagefolder data.root=/path/to/images "
+                "pictures=[cat.jpg,dog.jpg]",
+            },
+            makes_folder=False,
+        ),
+        Command(
+            name="detect shapes",
+            summary="draw shapes to try a detector on, with boxes and masks, in COCO's format",
+            about="Draws circles, squares, triangles and stars, small and large, some partly hidden, with boxes and "
+            "masks in COCO's format and layout: train2017/, val2017/ and annotations/. The same settings draw the same "
+            "images.",
+            task="retrain.detection.shapes:draw_shapes",
+            schema="retrain.detection.shapes:ShapesConfig",
+            flags=(
+                replace(_SAVE, value="DIR", help="folder to make"),
+                Flag("--images", "images", "N", "images to learn from, 400 unless given"),
+                Flag("--val-images", "val_images", "N", "images to score on, 100 unless given"),
+                Flag("--size", "size", "PIXELS", "of an image's shorter side, 128 unless given"),
+            ),
+            examples={
+                "500 images, in seconds": "psvit-search detect shapes --save shapes",
+                "others": "psvit-search detect shapes --save more --images 5000 --size 256 seed=1",
+            },
+            makes_folder=False,
+        ),
+        Command(
+            name="detect train",
+            summary="Mask R-CNN with a network as its backbone: objects' boxes and masks",
+            about="Puts a feature pyramid on the stages of a PSViT-2D, or of a ResNet of torchvision, teaches it to "
+            "find objects, their boxes, classes and masks, and measures the average precision on the validation "
+            "images. Data are in COCO's format. Writes model.safetensors, result.json and pictures.",
+            task="retrain.detection.train:train_detector",
+            schema="retrain.detection.config:DetectTrainConfig",
+            flags=(
+                replace(_NETWORK, help="the backbone: an arch.json, or a name, psvit_2d_tiny_8, torchvision:resnet18"),
+                replace(_START, help="its weights as a classifier, a model.safetensors of retrain"),
+                _NAME,
+                _OUT,
+                _PROFILE,
+            ),
+            settings=f"data.root data.workers data.broken {_TRAIN_SETTINGS} recipe.min_sizes heads.fpn_channels watch "
+            "experiment seed device",
+            examples={
+                "drawn shapes, minutes on a CPU": "psvit-search detect train experiment=detect/shapes data.root=shapes",
+                "COCO on 8 GPUs, from weights trained on ImageNet": "torchrun --no-python --nproc-per-node 8 "
+                "psvit-search detect train experiment=detect/coco_psvit_2d_tiny data.root=/data/coco "
+                "--start runs/psvit_2d_tiny_8/retrain/model.safetensors",
+            },
+        ),
+        Command(
+            name="detect evaluate",
+            summary="average precision of a detector's boxes and masks",
+            about="Scores the weights of detect train on the validation images by COCO's measure: average precision "
+            "over all overlaps, at overlaps of 0.5 and 0.75, and of small, medium and large objects.",
+            task="retrain.detection.evaluate:evaluate_detector",
+            schema="retrain.detection.config:DetectEvaluateConfig",
+            flags=(
+                replace(_NETWORK, help="the backbone, as for detect train"),
+                replace(_WEIGHTS, help="the detector's weights, a model.safetensors of detect train"),
+                replace(_SAVE, help="draw some images and what was found in them, too (.png or .svg)"),
+            ),
+            settings="data.root data.workers precision device",
+            examples={
+                "a trained detector": "psvit-search detect evaluate --arch runs/default/detect/arch.json "
+                "--weights runs/default/detect/model.safetensors data.root=/data/coco",
             },
             makes_folder=False,
         ),
@@ -462,6 +614,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # as `psvit-search paper | head` leaves it: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 class UsageError(ValueError):
@@ -477,14 +632,31 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0] in ("-sc", "--shell-completion"):
         return _complete(words[1:])
-    name, *rest = words
-    if name not in COMMANDS:
-        raise UsageError(f"no subcommand is {name!r} ('psvit-search --help' lists them){_did_you_mean(name, COMMANDS)}")
-    command = COMMANDS[name]
+    command, rest = _find(words)
+    if command is None:
+        name = words[0]
+        parts = {part: part for known in COMMANDS if known.startswith(f"{name} ") for part in [known.partition(" ")[2]]}
+        if not parts:
+            raise UsageError(
+                f"no subcommand is {name!r} ('psvit-search --help' lists them){_did_you_mean(name, COMMANDS)}"
+            )
+        if {"-h", "--help"}.isdisjoint(rest):
+            raise UsageError(f"write psvit-search {name} and one of {', '.join(parts)}")
+        print("\n\n".join(f"{name} {part}: {COMMANDS[f'{name} {part}'].summary}" for part in parts))
+        return 0
     if not {"-h", "--help"}.isdisjoint(rest):
         print(_help(command))
         return 0
     return _run(command, *parse(command, rest))
+
+
+def _find(words: Sequence[str]) -> tuple[Command | None, list[str]]:
+    """The command that words begin with, None if there is none such, and the words behind it."""
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in COMMANDS:
+            return COMMANDS[name], list(words[length:])
+    return None, list(words[1:])
 
 
 def parse(command: Command, words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -607,7 +779,7 @@ def _run(command: Command, flags: list[str], overrides: list[str]) -> int:
             overrides = [*overrides, f"hydra.sweep.dir={nowhere}"]  # where Hydra would write multirun.yaml
         with _arguments([*flags, *overrides]):
             try:
-                hydra.main(version_base="1.3", config_path=str(CONF), config_name=command.name)(task)()
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=command.config)(task)()
             except (ValueError, HydraException, OmegaConfBaseException, Stopped) as error:
                 return explained(error)
             except SystemExit as stop:
@@ -647,7 +819,7 @@ def _register(command: Command) -> type[Any]:
 
     schema: type[Any] = _load(command.schema)
     store = ConfigStore.instance()
-    store.store(name=f"{command.name}-schema", node=schema)
+    store.store(name=f"{command.config}-schema", node=schema)
     if any(field.name == "space" for field in fields(schema)):
         for name, spec in SPACES.items():
             store.store(group="space", name=name, node=SpaceConfig.of(spec))
@@ -672,7 +844,7 @@ def composer(command: Command) -> Iterator[Callable[[list[str]], Any]]:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            yield lambda overrides: hydra.compose(command.name, overrides, return_hydra_config=True)
+            yield lambda overrides: hydra.compose(command.config, overrides, return_hydra_config=True)
     finally:
         GlobalHydra.instance().hydra = outer
 
@@ -809,19 +981,20 @@ def _complete(words: list[str]) -> int:
         line = os.environ.get("COMP_LINE", "")
         before = line.split()[1:]
         word = "" if line.endswith(" ") or not before else before.pop()
-        if not before:
-            print(" ".join(name for name in COMMANDS if name.startswith(word)))
+        found, after = _find(before)
+        if found is None:
+            names = (name.split() for name in COMMANDS)
+            nexts = (name[len(before)] for name in names if name[: len(before)] == before and len(name) > len(before))
+            print(" ".join(dict.fromkeys(name for name in nexts if name.startswith(word))))
             return 0
-        if before[0] not in COMMANDS:
-            return 0
-        command = COMMANDS[before[0]]
+        command = found
         if word.startswith("-"):
             print(" ".join(flag.name for flag in command.flags if flag.name.startswith(word)))
             return 0
         if any(before[-1] == flag.name and flag.value for flag in command.flags):
             return 0  # the shell completes names of files
         try:
-            _, overrides = parse(command, before[1:])
+            _, overrides = parse(command, after)
         except UsageError:
             return 0
         os.environ["COMP_LINE"] = " ".join(["psvit-search", *overrides, word])
@@ -893,12 +1066,12 @@ def _settings(command: Command) -> str:
         config = compose([])
         chosen = config.hydra.runtime.choices
         for key in command.settings.split():
-            text = SETTINGS[key]
+            text = SETTINGS.get(f"{command.name.split()[0]} {key}", SETTINGS.get(key, ""))
             if text.endswith("choices:"):
                 options = _choices(key)
-                if key == "recipe":  # a folder for each command that trains
-                    folder = str(chosen[key]).partition("/")[0]
-                    options = [f"{folder}/{name}" for name in _choices(f"recipe/{folder}")]
+                if key in ("recipe", "experiment"):  # a folder for each command that has some
+                    folder = str(chosen[key]).partition("/")[0] if key == "recipe" else command.name.split()[0]
+                    options = [f"{folder}/{name}" for name in _choices(f"{key}/{folder}")]
                 text += " " + ", ".join(options)
             default = chosen[key] if key in chosen else OmegaConf.select(config, key)
             rows.append((f"{key}={_write(default)}", text))

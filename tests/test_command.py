@@ -31,6 +31,7 @@ REQUIRED = {
     "inherit": ["--arch", "a.json", "--save", "w"],
     "retrain": ["--arch", "a.json"],
     "evaluate": ["--arch", "a.json", "--weights", "w"],
+    "explain": ["--arch", "a.json", "--weights", "w"],
     "inspect": ["a.json"],
 }
 
@@ -109,10 +110,20 @@ def test_help_shows_the_defaults_of_the_yaml(capsys: pytest.CaptureFixture[str])
 def test_examples_of_the_help_are_understood(command: Command) -> None:
     with composer(command) as compose:
         for example in command.examples.values():
-            words = shlex.split(example.partition("psvit-search ")[2])
-            flags, overrides = parse(command, words[1:])
-            if "-m" not in flags:
+            found, words = psvit_search._find(shlex.split(example.partition("psvit-search ")[2]))
+            assert found is not None
+            flags, overrides = parse(found, words)
+            if found == command and "-m" not in flags:
                 compose(overrides)
+
+
+def test_commands_of_two_words_explain_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["detect", "--help"]) == 0
+    overview = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert (name in overview and command.summary in overview) == name.startswith("detect ")
+    assert main(["detect", "train", "--help"]) == 0
+    assert "Usage: psvit-search detect train" in capsys.readouterr().out
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +202,7 @@ def test_every_named_space_is_a_choice() -> None:
 
 
 def test_experiment() -> None:
-    config = settings("run", "experiment=imagenet_1d_tiny_16", "data.root=/in1k", "search.trials=3")
+    config = settings("run", "experiment=run/imagenet_1d_tiny_16", "data.root=/in1k", "search.trials=3")
     assert (config.space.name, config.data.name, config.search.budget.flops) == ("1d_tiny_16", "imagenet", "1.3G")
     assert (config.search.trials, config.out) == (3, "runs/imagenet_1d_tiny_16")
 
@@ -293,6 +304,8 @@ def test_sweep_over_a_flag(tasks: list[Any]) -> None:
     [
         ("evolv", ["'evolv'", "did you mean evolve?"]),
         ("--flops 5M evolve", ["--flops", "psvit-search --help"]),
+        ("detect", ["write psvit-search detect and one of", "train", "evaluate", "shapes"]),
+        ("detect tain --name x", ["write psvit-search detect and one of", "train"]),
         ("evolve --flopz 5M", ["--flopz", "did you mean --flops?"]),
         ("evolve --flops", ["--flops"]),
         ("evolve --cfg jobs", ["--cfg", "jobs"]),
@@ -308,7 +321,7 @@ def test_sweep_over_a_flag(tasks: list[Any]) -> None:
         ("evaluate data=[1", ["'data=[1'", "quotes"]),
         ("evaluate data.root=${oc.env:NO_SUCH_VARIABLE} --arch a --weights w", ["NO_SUCH_VARIABLE"]),
         ("inspect --config-dir nowhere", ["nowhere"]),
-        ("retrain", ["arch", "--arch FILE"]),
+        ("retrain", ["arch", "--arch NET"]),
         ("evaluate --arch a.json", ["weights", "--weights FILE"]),
         ("inspect", ["inspect TARGET"]),
         ("evaluate --arch a --weights w --split tests", ["split", "'tests'"]),
@@ -413,8 +426,11 @@ def test_only_one_process_of_a_sweep_writes(
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("psvit-search ", list(COMMANDS)),
-        ("psvit-search e", ["evolve", "evaluate", "exhaustive"]),
+        ("psvit-search ", {name.partition(" ")[0] for name in COMMANDS}),
+        ("psvit-search e", ["evolve", "evaluate", "exhaustive", "explain"]),
+        ("psvit-search detect ", ["evaluate", "shapes", "train"]),
+        ("psvit-search detect t", ["train"]),
+        ("psvit-search detect train --st", ["--start"]),
         ("psvit-search train-supernet space=1d_tiny", ["space=1d_tiny_16", "space=1d_tiny_8"]),
         ("psvit-search evolve --flops 5M search.pop", ["search.population="]),
         ("psvit-search evolve --fl", ["--flops"]),
