@@ -67,24 +67,44 @@ def run_all(config: RunAllConfig) -> Path:
         ValueError: what the parts refuse, or several processes, since a search runs in one.
         psvit.engine.signals.Stopped: a part was asked to stop, and has saved its work.
     """
-    from retrain.train import retrain
-    from search.run import search
-    from supernet.train import train_supernet
-
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError(
             "run works in one process; use torchrun for train-supernet, a search and retrain, one after the other"
         )
-    train_supernet(supernet_config(config))
-    config = choose_searcher(config)
-    found = search(search_config(config))
+    config, found, made = run_parts(config)
     assert found is not None, "one process has no followers"
-    made = retrain(retrain_config(config, found.arch))
     path = Path(config.out) / "report.md"
     write_text(path, report(config, found, made))
     print("\n" + "\n".join(f"{key:<12}{text}" for key, text in _facts(config, found, made).items()))
     print(f"\nwrote {path}")
     return path
+
+
+def run_parts(
+    config: RunAllConfig, search_in: str | None = None
+) -> tuple[RunAllConfig, SearchResult | None, RetrainResult]:
+    """The three parts, in one process or, unless the searcher is ``auto``, in all that torchrun has started.
+
+    Args:
+        config: what to do, in folders below ``config.out``.
+        search_in: name of the search's folder; None is what the subcommand that searches would name it.
+
+    Returns:
+        The settings with the searcher that was chosen, what was found (None in a process that is not the main one),
+        and what was made of it.
+
+    Raises:
+        ValueError, psvit.engine.signals.Stopped: as :func:`run_all`.
+    """
+    from retrain.train import retrain
+    from search.run import search
+    from supernet.train import train_supernet
+
+    train_supernet(supernet_config(config))
+    config = choose_searcher(config)
+    searching = search_config(config, search_in)
+    found = search(searching)
+    return config, found, retrain(retrain_config(config, Path(searching.out) / "arch.json"))
 
 
 def choose_searcher(config: RunAllConfig) -> RunAllConfig:
@@ -132,11 +152,12 @@ def _searcher(config: RunAllConfig) -> str:
     return "evolve" if config.search.searcher == "evolution" else config.search.searcher
 
 
-def search_config(config: RunAllConfig) -> SearchRunConfig:
-    """The settings of the second part."""
+def search_config(config: RunAllConfig, folder: str | None = None) -> SearchRunConfig:
+    """The settings of the second part, in a folder of that name or of the one that its subcommand would choose."""
     budget = config.search.budget
+    folder = folder or search_folder(_searcher(config), budget.flops, budget.params, config.seed, budget.latency)
     return SearchRunConfig(
-        **_shared(config, search_folder(_searcher(config), budget.flops, budget.params, config.seed, budget.latency)),
+        **_shared(config, folder),
         supernet=str(Path(config.out) / "supernet"),
         data_root=config.data.root,
         workers=config.data.workers,
