@@ -17,9 +17,9 @@ _NAME_LETTERS = 12
 
 
 def draw_training(metrics_csv: Path, path: Path) -> None:
-    """Draw loss, top-1 and learning rate by epoch, 1200 x 800 pixels.
+    """Draw loss, top-1 or average precision, and learning rate by epoch, 1200 x 800 pixels.
 
-    A column belongs to the panel whose word is in its name: ``loss``, ``top1`` or ``lr``; other columns are left out.
+    A column belongs to the panel whose word is in its name: ``loss``, ``top1``, ``ap`` or ``lr``; others are left out.
 
     Args:
         metrics_csv: a run's table, with a column ``epoch``.
@@ -32,11 +32,11 @@ def draw_training(metrics_csv: Path, path: Path) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     metrics = _read(metrics_csv)
-    panels = {"loss": "loss", "top1": "top-1", "lr": "learning rate"}
+    panels = {"loss": "loss", "top1": "top-1", "ap": "AP", "lr": "learning rate"}
     columns = {word: [name for name in metrics.columns if word in name.split("_")] for word in panels}
     shown = [word for word in panels if columns[word]]
     if not shown:
-        raise ValueError(f"{metrics_csv}: has no column of loss, top1 or lr to draw; is it a run's metrics.csv?")
+        raise ValueError(f"{metrics_csv}: has no column of loss, top1, ap or lr to draw; is it a run's metrics.csv?")
 
     figure = Figure(figsize=(7.5, 5), facecolor="white")
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
@@ -62,7 +62,7 @@ def draw_training(metrics_csv: Path, path: Path) -> None:
         ax.set_ylabel(panels[word])
         ax.grid(color="#DDDDDD", linewidth=0.7)
         ax.spines[["top", "right"]].set_visible(False)
-        if word == "top1":
+        if word in ("top1", "ap"):
             ax.yaxis.set_major_formatter(PercentFormatter(1))
         if word != "lr":
             ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
@@ -146,11 +146,11 @@ def _read(metrics_csv: Path) -> pd.DataFrame:
 
 def _of(column: str) -> str:
     """What a column is of: ``ema_search_top1`` of ``ema_search``; empty for the training itself."""
-    return "_".join(part for part in column.split("_") if part not in ("loss", "top1", "lr"))
+    return "_".join(part for part in column.split("_") if part not in ("loss", "top1", "ap", "lr"))
 
 
 def _label(column: str) -> str:
-    label = column.replace("_", " ").replace("top1", "top-1").replace("ema", "EMA")
+    label = column.replace("_", " ").replace("top1", "top-1").replace("ema", "EMA").replace(" ap", " AP")
     return "training loss" if column == "loss" else label
 
 

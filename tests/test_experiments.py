@@ -28,7 +28,8 @@ from retrain.train import retrain
 RETRAIN = sorted(path.stem for path in (CONF / "experiment/retrain").glob("*.yaml"))
 RUN = sorted(path.stem for path in (CONF / "experiment/run").glob("*.yaml"))
 DISTILLED = "imagenet_distilled"  # of any network
-NAMED = [name for name in RETRAIN if name != DISTILLED]
+SHAPES = "shapes"  # of a laptop, for the detector
+NAMED = [name for name in RETRAIN if name not in (DISTILLED, SHAPES)]
 SEARCH_ROWS = {"search_1d": "imagenet_1d_tiny_16", "search_2d": "imagenet_2d_tiny_8"}
 SMALL = ["data.image_size=64", "data.workers=0", "device=cpu"]
 TWO_STEPS = ["epochs=1", "batch_size=2", "accumulate=1", "warmup_epochs=0"]
@@ -60,7 +61,7 @@ def header(path: str) -> str:
 
 def commands(text: str) -> list[list[str]]:
     """The words of the commands in a header, behind ``psvit-search``."""
-    found = re.findall(r"psvit-search ([a-z-]+(?: (?:--[a-z-]+ \S+|[\w.@]+=\S+))+)", text)
+    found = re.findall(r"psvit-search ((?:detect )?[a-z-]+(?: (?:--[a-z-]+ \S+|[\w.@]+=\S+))+)", text)
     return [shlex.split(each) for each in found]
 
 
@@ -89,7 +90,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Trained]:
 # ---------------------------------------------------------------------------------------------------- they train
 
 
-@pytest.mark.parametrize("name", sorted(NAMED, key=lambda name: "base" not in name))  # the largest first
+@pytest.mark.parametrize("name", sorted([*NAMED, SHAPES], key=lambda name: "base" not in name))  # the largest first
 def test_a_retraining_takes_two_steps(name: str, images: Path, tmp_path: Path, trained: list[Trained]) -> None:
     words = [f"experiment=retrain/{name}", f"data.root={images}", *SMALL, *(f"recipe.{word}" for word in TWO_STEPS)]
     config = settings("retrain", *words, f"--out={tmp_path}/run")
@@ -130,7 +131,20 @@ def test_a_run_takes_two_steps_and_searches(name: str, images: Path, tmp_path: P
 # ---------------------------------------------------------------------------------------------------- headers
 
 
-@pytest.mark.parametrize("path", [*(f"retrain/{name}" for name in RETRAIN), *(f"run/{name}" for name in RUN)])
+def test_the_drawn_shapes_are_where_their_header_draws_them() -> None:
+    drawn, trained = commands(header(f"retrain/{SHAPES}.yaml"))
+    config = settings("retrain", *trained[1:])
+    assert drawn == ["detect", "shapes", "--save", "shapes"]
+    assert (config.data.name, config.data.root) == ("imagefolder", "shapes/singles")
+    detector = settings("detect train", f"experiment=detect/{SHAPES}")
+    assert (detector.data.root, detector.arch) == ("shapes", config.arch)
+    assert detector.start == f"{config.out}/model.safetensors"
+
+
+OF_IMAGENET = [*(f"retrain/{name}" for name in [*NAMED, DISTILLED]), *(f"run/{name}" for name in RUN)]
+
+
+@pytest.mark.parametrize("path", OF_IMAGENET)
 def test_the_command_in_a_header_is_the_files_own(path: str, images: Path) -> None:
     command, _, name = path.partition("/")
     lines = commands(header(f"{path}.yaml"))

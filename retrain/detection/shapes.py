@@ -1,8 +1,9 @@
 """Task of ``psvit-search detect shapes``: draw images of shapes, with boxes and masks in COCO's format. No torch.
 
 They are there to try a detector on, in minutes: small, medium and large objects by COCO's measure, some of them partly
-hidden, on plain, graded and noisy ground; crowds; images with nothing in them. An image is a function of (seed, split,
-index, size) alone.
+hidden, on plain, graded and noisy ground; crowds; images with nothing in them. Beside them lie images of one shape
+each, in one folder a class, for a classifier whose weights a detector can start from. An image is a function of (seed,
+split, index, size) alone.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ SETTINGS = "shapes.json"  # what a folder is drawn by
 
 # COCO's small, medium and large objects: square roots of their areas, in pixels.
 SMALL, LARGE = 32, 96
-SMALLEST = 8
+SMALLEST = 12
+SINGLE = 32  # pixels of an image of one shape
 _EMPTY_EVERY, _CROWD_EVERY = 10, 8  # of so many images one has nothing in it, or a crowd
+_TURN = 0.3  # radians, to either side of upright
 _VISIBLE = 0.6  # a shape of which less can be seen is not drawn
 
 Mask = NDArray[np.bool_]
@@ -44,19 +47,23 @@ class ShapesConfig:
         images: images to learn from.
         val_images: images to score on.
         size: pixels of an image's shorter side; the longer one has up to half as many again.
+        singles: images of one shape each, of 32 x 32 pixels, to train a classifier on; a quarter as many to test it.
         seed: of all that is drawn.
     """
 
     save: str = "???"
     images: int = 400
     val_images: int = 100
-    size: int = 128
+    size: int = 64
+    singles: int = 4000
     seed: int = 0
 
     def __post_init__(self) -> None:
         for key in ("images", "val_images"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key} is {getattr(self, key)}; use 1 or more")
+        if self.singles and self.singles < 4 * len(CATEGORIES):
+            raise ValueError(f"singles is {self.singles}; use 0, or {4 * len(CATEGORIES)} or more, some of each class")
         if self.size < 4 * SMALLEST:
             raise ValueError(f"size is {self.size}; use {4 * SMALLEST} pixels or more")
 
@@ -89,10 +96,18 @@ def draw_shapes(config: ShapesConfig) -> Path:
             ],
         }
         write_text(root / "annotations" / f"instances_{split}2017.json", json.dumps(listing))
+        for index in range(config.singles if split == "train" else config.singles // 4):
+            picture, name = draw_single(config.seed, split, index)
+            write_atomically(root / "singles" / split / name / f"{index:06d}.png", partial(picture.save, format="PNG"))
     print(
         f"{root}: {config.images:,} images to learn from and {config.val_images:,} to score on, with "
-        f"{', '.join(CATEGORIES.values())}; train by psvit-search detect train data.root={root}"
+        f"{', '.join(CATEGORIES.values())}; next: psvit-search detect train experiment=detect/shapes data.root={root}"
     )
+    if config.singles:
+        print(
+            f"{root / 'singles'}: {config.singles:,} images of one shape each, for a classifier that the detector "
+            f"starts from; first: psvit-search retrain experiment=retrain/shapes data.root={root / 'singles'}"
+        )
     return root
 
 
@@ -123,8 +138,8 @@ def draw_image(seed: int, split: str, index: int, size: int) -> tuple[Image.Imag
 
     def place(number: int, centre: NDArray[np.float64], side: float) -> Mask | None:
         """Draw what can be seen of a shape; None if that is too little."""
-        colour = (ground + rng.integers(64, 193, 3)) % 256  # far from the ground's in every channel
-        whole = _raster(_corners(CATEGORIES[number], centre, side, rng.uniform(0, 2 * np.pi)), height, width)
+        colour = _unlike(rng, ground)
+        whole = _raster(_corners(CATEGORIES[number], centre, side, rng.uniform(-_TURN, _TURN)), height, width)
         visible = whole & ~hidden
         if visible.sum() < max(_VISIBLE * side**2, 0.25 * SMALLEST**2):
             return None
@@ -141,7 +156,7 @@ def draw_image(seed: int, split: str, index: int, size: int) -> tuple[Image.Imag
             members = [mask for centre in around if (mask := place(number, centre, 1.5 * SMALLEST)) is not None]
             if members:
                 found.append((number, np.any(members, axis=0), True))
-        for _ in range(rng.integers(1, 10)):
+        for _ in range(rng.integers(1, 7)):
             number, side = rng.choice(numbers), _side(rng, size)
             margin = np.minimum(0.4 * side, np.array([width, height]) / 2)
             mask = place(number, rng.uniform(margin, np.array([width, height]) - margin), side)
@@ -149,6 +164,22 @@ def draw_image(seed: int, split: str, index: int, size: int) -> tuple[Image.Imag
                 found.append((number, mask, False))
     objects = [_annotate(int(number), mask, crowd, way) for way, (number, mask, crowd) in enumerate(found, start=index)]
     return Image.fromarray(pixels.astype(np.uint8)), objects
+
+
+def draw_single(seed: int, split: str, index: int) -> tuple[Image.Image, str]:
+    """An image of one shape, and the shape's name; the classes take turns."""
+    rng = numpy_rng(seed, f"single {split}", index)
+    ground, pixels = _background(rng, SINGLE, SINGLE)
+    name = list(CATEGORIES.values())[index % len(CATEGORIES)]
+    side = float(np.exp(rng.uniform(np.log(SMALLEST), np.log(0.8 * SINGLE))))
+    corners = _corners(name, rng.uniform(0.4, 0.6, 2) * SINGLE, side, rng.uniform(-_TURN, _TURN))
+    pixels[_raster(corners, SINGLE, SINGLE)] = _unlike(rng, ground)
+    return Image.fromarray(pixels.astype(np.uint8)), name
+
+
+def _unlike(rng: np.random.Generator, ground: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A colour far from the ground's in every channel."""
+    return (ground + rng.integers(64, 193, 3)) % 256
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -167,7 +198,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> tuple[NDAr
 def _side(rng: np.random.Generator, size: int) -> float:
     """Square root of a shape's area: small, medium or large, as far as the image has room."""
     most = 0.9 * size
-    bands = [(SMALLEST, SMALL, 0.5), (SMALL, LARGE, 0.35), (LARGE, 3 * LARGE, 0.15)]
+    bands = [(SMALLEST, SMALL, 0.35), (SMALL, LARGE, 0.5), (LARGE, 3 * LARGE, 0.15)]
     fitting = [(low, min(high, most), share) for low, high, share in bands if low < most]
     shares = np.array([share for *_, share in fitting])
     low, high, _ = fitting[rng.choice(len(fitting), p=shares / shares.sum())]
@@ -175,12 +206,13 @@ def _side(rng: np.random.Generator, size: int) -> float:
 
 
 def _corners(shape: str, centre: NDArray[np.float64], side: float, turn: float) -> NDArray[np.float64]:
-    """(n, 2) corners of a shape whose area is ``side`` squared."""
+    """(n, 2) corners of a shape whose area is ``side`` squared, turned by an angle from upright."""
     corners = {"circle": 64, "square": 4, "triangle": 3, "star": 10}[shape]
     radius = np.ones(corners)
     if shape == "star":
         radius[1::2] = 0.45
-    angles = turn + np.arange(corners) * 2 * np.pi / corners
+    first = np.pi / 4 if shape == "square" else -np.pi / 2  # the others stand on a side, or have a tip above
+    angles = turn + first + np.arange(corners) * 2 * np.pi / corners
     points = radius[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
     x, y = points.T
     area = abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2

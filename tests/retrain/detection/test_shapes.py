@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from scipy import ndimage
 
 from retrain.detection.rle import encode, run_lengths
-from retrain.detection.shapes import CATEGORIES, ShapesConfig, draw_image, draw_shapes, outline
+from retrain.detection.shapes import CATEGORIES, ShapesConfig, draw_image, draw_shapes, draw_single, outline
 
 SPLITS = {"train": 12, "val": 6}
 
@@ -142,12 +142,12 @@ def test_run_lengths_begin_with_zeros_and_go_down_the_columns():
 
 
 def test_the_same_settings_draw_the_same_bytes(tmp_path, shapes_root):
-    draw_shapes(ShapesConfig(str(tmp_path / "again"), images=12, val_images=6, size=64))
+    draw_shapes(ShapesConfig(str(tmp_path / "again"), images=12, val_images=6, size=64, singles=0))
     assert content(tmp_path / "again") == content(shapes_root)
 
 
 def test_an_image_depends_on_seed_split_and_index_alone(tmp_path, shapes_root):
-    fewer = draw_shapes(ShapesConfig(str(tmp_path / "fewer"), images=3, val_images=1, size=64))
+    fewer = draw_shapes(ShapesConfig(str(tmp_path / "fewer"), images=3, val_images=1, size=64, singles=0))
     for name in ("train2017/000000000005.png", "val2017/000000000002.png"):
         assert (fewer / name).read_bytes() == (shapes_root / name).read_bytes()
     pictures = {draw_image(seed, split, 0, 64)[0].tobytes() for seed in (0, 1) for split in SPLITS}
@@ -155,7 +155,7 @@ def test_an_image_depends_on_seed_split_and_index_alone(tmp_path, shapes_root):
 
 
 def test_a_killed_drawing_is_finished_by_the_same_command(tmp_path, shapes_root):
-    config = ShapesConfig(str(tmp_path / "drawn"), images=12, val_images=6, size=64)
+    config = ShapesConfig(str(tmp_path / "drawn"), images=12, val_images=6, size=64, singles=0)
     draw_shapes(config)
     (tmp_path / "drawn/train2017/000000000009.png").unlink()
     (tmp_path / "drawn/annotations/instances_val2017.json").unlink()
@@ -166,7 +166,7 @@ def test_a_killed_drawing_is_finished_by_the_same_command(tmp_path, shapes_root)
 def test_nothing_is_drawn_over(tmp_path, shapes_root):
     before = content(shapes_root)
     with pytest.raises(ValueError, match=r"shapes of other settings.*another folder"):
-        draw_shapes(ShapesConfig(str(shapes_root), images=12, val_images=6, size=64, seed=1))
+        draw_shapes(ShapesConfig(str(shapes_root), images=12, val_images=6, size=64, singles=0, seed=1))
     assert content(shapes_root) == before
     (tmp_path / "annotations").mkdir()
     with pytest.raises(ValueError, match="holds something else; give a new folder"):
@@ -193,10 +193,40 @@ def test_drawing_does_not_load_torch(module):
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0
 
 
+def test_images_of_one_shape_are_folders_of_a_classifier(tmp_path):
+    root = draw_shapes(ShapesConfig(str(tmp_path / "drawn"), images=1, val_images=1, singles=40)) / "singles"
+    for split, number in (("train", 40), ("val", 10)):
+        files = sorted((root / split).rglob("*.png"))
+        assert len(files) == number
+        assert {path.parent.name for path in files} == set(CATEGORIES.values())
+        for path in files:
+            pixels = np.array(Image.open(path)).astype(int)
+            assert pixels.shape == (32, 32, 3)
+            # a shape of one colour, far from the ground around it
+            shape = (pixels == pixels[16, 16]).all(2)
+            assert 0.1 * 144 < shape.sum() < 0.9 * 1024
+            assert (np.abs(np.median(pixels[~shape], axis=0) - pixels[16, 16]) > 30).all()
+    again, name = draw_single(0, "train", 5)
+    assert again.tobytes() == Image.open(root / f"train/{name}/000005.png").tobytes()
+    with pytest.raises(ValueError, match="singles is 3; use 0, or 16 or more"):
+        ShapesConfig("x", singles=3)
+
+
 def test_the_command(tmp_path):
     import psvit_search
 
-    words = ["detect", "shapes", "--save", str(tmp_path / "drawn"), "--images", "2", "--val-images", "1", "size=32"]
+    words = [
+        "detect",
+        "shapes",
+        "--save",
+        str(tmp_path / "drawn"),
+        "--images",
+        "2",
+        "--val-images",
+        "1",
+        "size=48",
+        "singles=0",
+    ]
     assert psvit_search.main(words) == 0
     assert sorted(content(tmp_path / "drawn")) == [
         "annotations/instances_train2017.json",
