@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All that only a GPU can measure or test, one part after the other, each in a file of its own:
 #
-#   bash benchmarks/on_a_gpu.sh RESULTS [tests step-1d step-2d step-small data search latency]
+#   bash benchmarks/on_a_gpu.sh RESULTS [tests step-1d step-2d step-small data search latency detect]
 #
 # A part takes at most 9 minutes, and one that fails does not keep the others from running.
 set -uo pipefail
@@ -22,7 +22,12 @@ run() {
     tail -n 25 "$results/$part.txt"
 }
 
-[ $# -gt 0 ] || set -- tests step-1d step-2d step-small data search latency
+# a classifier of drawn shapes, and a detector that starts from it, in bf16
+psvit="env PYTHONPATH=$PWD python -m psvit_search"
+shapes="cd '$results' && $psvit detect shapes --save shapes && $psvit retrain experiment=retrain/shapes &&
+    $psvit detect train experiment=detect/shapes"
+
+[ $# -gt 0 ] || set -- tests step-1d step-2d step-small data search latency detect
 for part in "$@"; do
     case $part in
         tests) run tests python -m pytest -q -s tests/supernet/test_on_gpu.py tests/engine/test_loop.py tests/search/test_evaluator.py ;;
@@ -32,6 +37,7 @@ for part in "$@"; do
         data) run data python -m benchmarks.data_pipeline ;;
         search) run search python -m benchmarks.search_throughput ;;
         latency) run latency python -m psvit_search latency space=1d_tiny_16 batch=64 --save "$results/latency.json" ;;
+        detect) run detect bash -c "$shapes" ;;
         *) echo "no part is named $part" >&2 ;;
     esac
 done

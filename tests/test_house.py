@@ -43,6 +43,7 @@ def test_imports_go_one_way(room: str) -> None:
         *("supernet.space", "supernet.describe", "search.evolution", "search.random_search", "search.loop"),
         *("search.nsga2", "search.exhaustive", "search.racing", "search.tree", "search.front", "search.pick"),
         *("search.trust", "search.report", "search.latency", "psvit.published", "paper"),
+        *("psvit.networks", "retrain.detection.config", "retrain.detection.shapes", "retrain.explain.config"),
     ],
 )
 def test_counting_and_searching_do_not_load_torch(module: str) -> None:
