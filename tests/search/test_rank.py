@@ -25,13 +25,14 @@ from psvit.archfile import ArchFile, save_arch
 from psvit.cost import Band
 from psvit.data.config import DataConfig
 from psvit.data.data import Data, open_data
+from psvit.engine import jobs
 from psvit.engine.config import Recipe
 from psvit.engine.jobs import Job, run_jobs
 from psvit.engine.signals import Stopped
 from psvit.zoo import SPACES
 from retrain.config import RetrainConfig
 from retrain.train import retrain
-from search import alone, jobs
+from search import alone
 from search.alone import Alone, fitting, train_all
 from search.budget import Budget
 from search.config import RankConfig
