@@ -496,7 +496,8 @@ COMMANDS = {
             settings=f"data.root data.workers data.broken {_TRAIN_SETTINGS} recipe.min_sizes heads.fpn_channels watch "
             "experiment seed device",
             examples={
-                "drawn shapes, minutes on a CPU": "psvit-search detect train experiment=detect/shapes data.root=shapes",
+                "drawn shapes, minutes on a CPU, after the commands that detect shapes names": "psvit-search "
+                "detect train experiment=detect/shapes data.root=shapes",
                 "COCO on 8 GPUs, from weights trained on ImageNet": "torchrun --no-python --nproc-per-node 8 "
                 "psvit-search detect train experiment=detect/coco_psvit_2d_tiny data.root=/data/coco "
                 "--start runs/psvit_2d_tiny_8/retrain/model.safetensors",
