@@ -461,7 +461,7 @@ COMMANDS = {
             name="detect shapes",
             summary="draw shapes to try a detector on, with boxes and masks, in COCO's format",
             about="Draws circles, squares, triangles and stars, small and large, some partly hidden, with boxes and "
-            "masks in COCO's format and layout: train2017/, val2017/ and annotations/; and in singles/ images of one shape "
+            "masks in COCO's format and layout: train2017/, val2017/ and annotations/; in singles/ images of one shape "
             "each, for a classifier to start from (singles=0 draws none). The same settings draw the same images.",
             task="retrain.detection.shapes:draw_shapes",
             schema="retrain.detection.shapes:ShapesConfig",
