@@ -44,10 +44,10 @@ from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
 from psvit.engine.loop import classification_loss, train
-from psvit.engine.run_folder import RunFolder
 from psvit.model import PSViT
+from psvit.run.folder import RunFolder
+from psvit.supernet.space import SearchSpace
 from psvit.zoo import SPACES
-from supernet.space import SearchSpace
 
 CLASSES = 10
 DRAWN = 256  # different pictures; more images than that are copies of them, in files of their own

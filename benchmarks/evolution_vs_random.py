@@ -19,14 +19,14 @@ import numpy.typing as npt
 
 from psvit.arch import BASIC, IDENTITY, SHARING, Architecture, CellPath
 from psvit.cost import Band
-from psvit.engine.random import numpy_rng
+from psvit.run.random import numpy_rng
+from psvit.search.config import SearchConfig
+from psvit.search.evolution import Evolution
+from psvit.search.history import Trial
+from psvit.search.random_search import RandomSearch
+from psvit.search.searcher import Searcher
+from psvit.supernet.space import SearchSpace, Subspace
 from psvit.zoo import space as named_space
-from search.config import SearchConfig
-from search.evolution import Evolution
-from search.history import Trial
-from search.random_search import RandomSearch
-from search.searcher import Searcher
-from supernet.space import SearchSpace, Subspace
 
 
 class Interactions:

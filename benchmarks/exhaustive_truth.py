@@ -16,10 +16,10 @@ import torch
 
 from psvit.arch import CellPath
 from psvit.engine.scoring import score_all
-from search.history import History
-from search.run import open_search_data
-from supernet.checkpoint import TrainedSupernet
-from supernet.inherit import inherit
+from psvit.search.history import History
+from psvit.search.run import open_search_data
+from psvit.supernet.checkpoint import TrainedSupernet
+from psvit.supernet.inherit import inherit
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ run() {
 }
 
 # a classifier of drawn shapes, and a detector that starts from it, in bf16
-psvit="env PYTHONPATH=$PWD python -m psvit_search"
+psvit="env PYTHONPATH=$PWD python -m psvit"
 shapes="cd '$results' && $psvit detect shapes --save shapes && $psvit retrain experiment=retrain/shapes &&
     $psvit detect train experiment=detect/shapes"
 
@@ -36,7 +36,7 @@ for part in "$@"; do
         step-small) run step-small python -m benchmarks.supernet_step --spaces 1d_small_16 --batch 512 --rounds 1 --steps 60 ;;
         data) run data python -m benchmarks.data_pipeline ;;
         search) run search python -m benchmarks.search_throughput ;;
-        latency) run latency python -m psvit_search latency space=1d_tiny_16 batch=64 --save "$results/latency.json" ;;
+        latency) run latency python -m psvit latency space=1d_tiny_16 batch=64 --save "$results/latency.json" ;;
         detect) run detect bash -c "$shapes" ;;
         *) echo "no part is named $part" >&2 ;;
     esac

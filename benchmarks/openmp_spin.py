@@ -20,9 +20,9 @@ def measure() -> None:
     import numpy as np
     import torch
 
+    from psvit.supernet.sampling import UniformCells
+    from psvit.supernet.supernet import Supernet
     from psvit.zoo import SPACES
-    from supernet.sampling import UniformCells
-    from supernet.supernet import Supernet
 
     supernet, sampler = Supernet(SPACES["2d_mini_4"]), UniformCells(3, 6)
     optimiser = torch.optim.AdamW(supernet.parameters(), fused=True)

@@ -30,15 +30,15 @@ from scipy.stats import kendalltau
 from torch import nn
 
 from psvit.arch import Architecture
+from psvit.cli.command import COMMANDS, composer
 from psvit.data.data import open_data
 from psvit.data.pixels import Pixels
 from psvit.engine.device import pick_device
-from psvit.engine.random import numpy_rng
-from psvit_search import COMMANDS, composer
-from search.evaluator import Evaluator
-from supernet.config import TrainSupernetConfig
-from supernet.space import SearchSpace
-from supernet.train import train_supernet
+from psvit.run.random import numpy_rng
+from psvit.search.evaluator import Evaluator
+from psvit.supernet.config import TrainSupernetConfig
+from psvit.supernet.space import SearchSpace
+from psvit.supernet.train import train_supernet
 
 CHOICES = [
     *(f"{sampling} image {weights}"

@@ -26,15 +26,15 @@ from psvit.arch import Architecture
 from psvit.cost import Band
 from psvit.data.pixels import Pixels, stratified_order
 from psvit.engine.distributed import Processes
+from psvit.search.config import SearchRunConfig
+from psvit.search.evaluator import Outcomes
+from psvit.search.exhaustive import Exhaustive
+from psvit.search.loop import TOGETHER
+from psvit.search.racing import race
+from psvit.search.run import make_evaluator, open_search_data
+from psvit.supernet.checkpoint import TrainedSupernet
+from psvit.supernet.space import SearchSpace
 from psvit.zoo import SPACES
-from search.config import SearchRunConfig
-from search.evaluator import Outcomes
-from search.exhaustive import Exhaustive
-from search.loop import TOGETHER
-from search.racing import race
-from search.run import make_evaluator, open_search_data
-from supernet.checkpoint import TrainedSupernet
-from supernet.space import SearchSpace
 
 
 @dataclass(frozen=True)

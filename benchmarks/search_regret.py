@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from psvit.arch import Architecture
 from psvit.cost import Band
 from psvit.draw import BLUE, GREEN, VERMILLION, save_figure
-from search.evolution import Evolution
-from search.history import Trial
-from search.nsga2 import Nsga2
-from search.pick import read_scored
-from search.random_search import RandomSearch
-from search.searcher import Searcher
-from supernet.space import Subspace
+from psvit.search.evolution import Evolution
+from psvit.search.history import Trial
+from psvit.search.nsga2 import Nsga2
+from psvit.search.pick import read_scored
+from psvit.search.random_search import RandomSearch
+from psvit.search.searcher import Searcher
+from psvit.supernet.space import Subspace
 
 Floats = npt.NDArray[np.float64]
 MAKERS: dict[str, Callable[[Subspace, int], Searcher]] = {

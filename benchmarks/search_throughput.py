@@ -31,14 +31,14 @@ from psvit.arch import Architecture, CellPath
 from psvit.cost import Band
 from psvit.engine.device import autocast, pick_device
 from psvit.engine.scoring import score_all
+from psvit.search.evaluator import Evaluator
+from psvit.search.evolution import Evolution
+from psvit.search.exhaustive import Exhaustive
+from psvit.search.history import Trial
+from psvit.search.loop import TOGETHER
+from psvit.supernet.space import SearchSpace
+from psvit.supernet.supernet import Supernet
 from psvit.zoo import SPACES
-from search.evaluator import Evaluator
-from search.evolution import Evolution
-from search.exhaustive import Exhaustive
-from search.history import Trial
-from search.loop import TOGETHER
-from supernet.space import SearchSpace
-from supernet.supernet import Supernet
 
 ONE_BY_ONE = 200  # architectures
 

@@ -30,15 +30,15 @@ from psvit.engine.config import Recipe
 from psvit.engine.device import matmul_peak, pick_device
 from psvit.engine.distributed import Processes
 from psvit.engine.loop import LossOf, classification_loss, train
-from psvit.engine.random import numpy_rng
-from psvit.engine.run_folder import RunFolder
 from psvit.model import PSViT
+from psvit.run.folder import RunFolder
+from psvit.run.random import numpy_rng
+from psvit.supernet.routing import Routing
+from psvit.supernet.sampling import make_sampler
+from psvit.supernet.space import SearchSpace
+from psvit.supernet.supernet import Supernet
+from psvit.supernet.train import mean_flops
 from psvit.zoo import NETWORKS, SPACES
-from supernet.routing import Routing
-from supernet.sampling import make_sampler
-from supernet.space import SearchSpace
-from supernet.supernet import Supernet
-from supernet.train import mean_flops
 
 
 class Synthetic:

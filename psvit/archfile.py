@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from psvit.arch import BASIC, LAYER_LETTERS, LAYER_NAMES, SHARING, Architecture, CellPath, NetworkSpec
 from psvit.cost import Cost, network_cost
-from psvit.files import write_text
+from psvit.run.files import write_text
 from psvit.zoo import NETWORKS, SPACES
 
 if TYPE_CHECKING:

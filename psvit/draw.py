@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from psvit.arch import BASIC, LAYER_NAMES, SHARING, Architecture, NetworkSpec
 from psvit.cost import Cost, format_quantity, head_cost, network_cost, pool_cost, stage_cost, stem_cost
-from psvit.files import write_atomically
+from psvit.run.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

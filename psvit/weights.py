@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from psvit.files import write_atomically
+from psvit.run.files import write_atomically
 
 
 def save_weights(path: Path, module: nn.Module, about: dict[str, Any]) -> None:

@@ -28,8 +28,8 @@ from psvit.archfile import load_arch
 from psvit.data.data import Data
 from psvit.data.transforms import Normalize, Size
 from psvit.model import PSViT
+from psvit.retrain.config import DistillConfig
 from psvit.weights import load_tensors, load_weights, read_tensors
-from retrain.config import DistillConfig
 
 DEIT_ALPHA = {"hard": 0.5, "soft": 0.1}
 

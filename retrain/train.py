@@ -19,17 +19,17 @@ from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
 from psvit.engine.loop import Trained, check_recipe, classification_loss, train
-from psvit.engine.random import seed_of
-from psvit.engine.run_folder import RunFolder
 from psvit.engine.scoring import score_all
-from psvit.files import sha256, write_text
 from psvit.networks import Network, find_network, is_file
+from psvit.retrain.config import RetrainConfig
+from psvit.retrain.evaluate import score_networks
+from psvit.retrain.pictures import draw_training
+from psvit.retrain.start import start_from
+from psvit.retrain.teacher import distillation_loss, load_teacher
+from psvit.run.files import sha256, write_text
+from psvit.run.folder import RunFolder
+from psvit.run.random import seed_of
 from psvit.weights import save_weights
-from retrain.config import RetrainConfig
-from retrain.evaluate import score_networks
-from retrain.pictures import draw_training
-from retrain.start import start_from
-from retrain.teacher import distillation_loss, load_teacher
 
 WEIGHTS = "model.safetensors"
 PLAIN_WEIGHTS = "model_plain.safetensors"

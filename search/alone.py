@@ -20,16 +20,16 @@ from psvit.engine.config import Recipe
 from psvit.engine.device import free_memory
 from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
-from psvit.engine.jobs import Job, cores, run_jobs
 from psvit.engine.loop import classification_loss, train
-from psvit.engine.random import seed_of
-from psvit.engine.run_folder import RunFolder
 from psvit.engine.scoring import Score, score_all
-from psvit.engine.signals import Stopped
-from psvit.files import write_text
 from psvit.model import PSViT
-from search.evaluator import Evaluator
-from supernet.checkpoint import TrainedSupernet
+from psvit.run.files import write_text
+from psvit.run.folder import RunFolder
+from psvit.run.jobs import Job, cores, run_jobs
+from psvit.run.random import seed_of
+from psvit.run.signals import Stopped
+from psvit.search.evaluator import Evaluator
+from psvit.supernet.checkpoint import TrainedSupernet
 
 RESULT = "result.json"
 _MOST_AT_ONCE = 8  # on a GPU: more only wait for each other

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
-from search.budget import Budget
-from search.config import SearchRunConfig
-from search.evaluator import Evaluator
-from search.exhaustive import Exhaustive
-from search.loop import TOGETHER
-from search.measure import latency_table
-from search.run import make_evaluator, open_search_data
-from supernet.checkpoint import TrainedSupernet
-from supernet.space import Subspace
+from psvit.search.budget import Budget
+from psvit.search.config import SearchRunConfig
+from psvit.search.evaluator import Evaluator
+from psvit.search.exhaustive import Exhaustive
+from psvit.search.loop import TOGETHER
+from psvit.search.measure import latency_table
+from psvit.search.run import make_evaluator, open_search_data
+from psvit.supernet.checkpoint import TrainedSupernet
+from psvit.supernet.space import Subspace
 
 _MOST = 2**20  # architectures; more are not listed
 _SAMPLE = 64  # architectures that are timed

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from psvit.cost import Band, parse_duration
-from search.config import BudgetConfig
-from search.latency import LatencyTable
-from supernet.space import ANY, Limit, SearchSpace, Subspace, budget_text
+from psvit.search.config import BudgetConfig
+from psvit.search.latency import LatencyTable
+from psvit.supernet.space import ANY, Limit, SearchSpace, Subspace, budget_text
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from psvit.cost import parse_quantity
 from psvit.engine.config import PRECISIONS, Recipe, RunConfig
-from supernet.config import SpaceConfig
+from psvit.supernet.config import SpaceConfig
 
 SEARCHERS = ("evolution", "random", "nsga2", "exhaustive", "auto")
 COSTS = ("spread", "equal")

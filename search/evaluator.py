@@ -20,12 +20,12 @@ from psvit.arch import IDENTITY, LAYER_LETTERS, Architecture, CellPath
 from psvit.data.pixels import Pixels
 from psvit.engine.device import free_memory
 from psvit.engine.distributed import Processes
-from psvit.engine.random import numpy_rng
 from psvit.engine.scoring import Score
-from search.tree import prefix_tree, shares, tree_flops
-from search.walk import Walker
-from supernet.space import SearchSpace
-from supernet.supernet import Supernet
+from psvit.run.random import numpy_rng
+from psvit.search.tree import prefix_tree, shares, tree_flops
+from psvit.search.walk import Walker
+from psvit.supernet.space import SearchSpace
+from psvit.supernet.supernet import Supernet
 
 _LETTERS = (IDENTITY, *LAYER_LETTERS.values())  # how a path travels between processes: a byte a cell
 
@@ -65,7 +65,7 @@ class Evaluator:
         memory: bytes that the walk may use; None takes what is free, with a margin.
         placements: 0 scores an architecture on its canonical path; k averages over k random placements of its layers
             in the cells, which are a function of (seed, architecture).
-        precision, compiled: see :class:`search.walk.Walker`.
+        precision, compiled: see :class:`psvit.search.walk.Walker`.
 
     Attributes:
         batch_size: as above, as it was chosen.

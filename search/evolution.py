@@ -14,10 +14,10 @@ from itertools import combinations, product
 import numpy as np
 
 from psvit.arch import BASIC, SHARING, Architecture
-from psvit.engine.random import numpy_rng
-from search.history import Trial
-from search.searcher import Unseen
-from supernet.space import Subspace
+from psvit.run.random import numpy_rng
+from psvit.search.history import Trial
+from psvit.search.searcher import Unseen
+from psvit.supernet.space import Subspace
 
 Stages = tuple[str, ...]
 

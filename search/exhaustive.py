@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from psvit.arch import Architecture
-from search.history import Trial
-from supernet.space import Subspace
+from psvit.search.history import Trial
+from psvit.supernet.space import Subspace
 
 
 class Exhaustive:

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from psvit.arch import Architecture
-from psvit.engine.run_folder import differences
-from psvit.files import append_bytes, write_text
+from psvit.run.files import append_bytes, write_text
+from psvit.run.folder import differences
 
 COLUMNS = ("number", "layers", "flops", "params", "top1", "loss", "images", "generation")
 _HEADER = ",".join(COLUMNS) + "\n"

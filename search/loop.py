@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from psvit.arch import Architecture
-from psvit.engine.progress import Counter
-from search.history import History, Trial
-from search.searcher import Searcher
-from supernet.space import SearchSpace
+from psvit.run.progress import Counter
+from psvit.search.history import History, Trial
+from psvit.search.searcher import Searcher
+from psvit.supernet.space import SearchSpace
 
 TOGETHER = 512  # architectures that are scored together and recorded at a time, at most
 

@@ -16,22 +16,14 @@ from tqdm import tqdm
 from psvit.arch import Architecture, NetworkSpec
 from psvit.cost import format_duration, layer_cost
 from psvit.engine.device import autocast, pick_device
-from psvit.engine.random import numpy_rng
 from psvit.model import PSViT
+from psvit.run.random import numpy_rng
+from psvit.search.config import LatencyConfig, MeasureConfig
+from psvit.search.latency import Conditions, LatencyTable, design, load_latency, sample_by_cost, save_latency, table_of
+from psvit.supernet.checkpoint import TrainedSupernet
+from psvit.supernet.space import SearchSpace
+from psvit.supernet.supernet import Supernet
 from psvit.zoo import SPACES
-from search.config import LatencyConfig, MeasureConfig
-from search.latency import (
-    Conditions,
-    LatencyTable,
-    design,
-    load_latency,
-    sample_by_cost,
-    save_latency,
-    table_of,
-)
-from supernet.checkpoint import TrainedSupernet
-from supernet.space import SearchSpace
-from supernet.supernet import Supernet
 
 CHECKED = 30  # random networks that the table is checked against
 _AT_A_TIME = 3  # passes that are timed each time a network has its turn

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from psvit.arch import Architecture
 from psvit.cost import network_cost
-from psvit.engine.random import numpy_rng
-from search.evolution import Stages, crossover, neighbours
-from search.history import Trial
-from search.searcher import Unseen
-from supernet.space import Subspace
+from psvit.run.random import numpy_rng
+from psvit.search.evolution import Stages, crossover, neighbours
+from psvit.search.history import Trial
+from psvit.search.searcher import Unseen
+from psvit.supernet.space import Subspace
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

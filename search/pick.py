@@ -19,13 +19,13 @@ import psvit
 from psvit.arch import BASIC, SHARING, Architecture, CellPath
 from psvit.archfile import ArchFile, parse_network, save_arch
 from psvit.cost import Band, format_duration, format_quantity
-from psvit.engine.run_folder import differences
-from search.budget import Budget
-from search.config import PickConfig
-from search.history import COLUMNS
-from search.latency import LatencyTable, load_latency
-from search.trust import wilson
-from supernet.space import Additive, Limit, SearchSpace, Subspace, budget_text
+from psvit.run.folder import differences
+from psvit.search.budget import Budget
+from psvit.search.config import PickConfig
+from psvit.search.history import COLUMNS
+from psvit.search.latency import LatencyTable, load_latency
+from psvit.search.trust import wilson
+from psvit.supernet.space import Additive, Limit, SearchSpace, Subspace, budget_text
 
 _SAME = ("supernet_sha256", "space", "search_split", "placements")  # what makes scores comparable
 _KNOWN = (*_SAME, "budget", "seed", "searcher")

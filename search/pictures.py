@@ -14,7 +14,7 @@ import pandas as pd
 
 from psvit.cost import Band
 from psvit.draw import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, save_figure
-from search.front import pareto_front
+from psvit.search.front import pareto_front
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,7 +152,7 @@ def draw_rank(frame: pd.DataFrame, figures: dict[str, Any], path: Path, space_na
 
     Args:
         frame: the columns of ``rank.csv``; points take the colour of their FLOPs.
-        figures: :func:`search.rank.correlations` of it.
+        figures: :func:`psvit.search.rank.correlations` of it.
         path: a ``.png`` or ``.svg`` file.
         space_name: stands in the title.
 

@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from psvit.arch import Architecture
-from psvit.engine.progress import Counter
-from psvit.files import append_bytes
-from search.history import identify
-from search.loop import TOGETHER
+from psvit.run.files import append_bytes
+from psvit.run.progress import Counter
+from psvit.search.history import identify
+from psvit.search.loop import TOGETHER
 
 if TYPE_CHECKING:
-    from search.evaluator import Outcomes
+    from psvit.search.evaluator import Outcomes
 
 _FIRST = 64  # images of the first round, at least
 
@@ -135,7 +135,7 @@ def race(
         flops: multiply-adds an image of scoring architectures together; for the report.
         keep: how many leaders.
         confidence: probability, at least, that the true best ``keep`` are among those scored on all images.
-        identity: what is searched, as for :class:`search.history.History`; kept in ``rounds.json``.
+        identity: what is searched, as for :class:`psvit.search.history.History`; kept in ``rounds.json``.
 
     Raises:
         ValueError: the folder holds the rounds of another race.

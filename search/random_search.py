@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from psvit.arch import Architecture
-from psvit.engine.random import numpy_rng
-from search.history import Trial
-from search.searcher import Unseen
-from supernet.space import Subspace
+from psvit.run.random import numpy_rng
+from psvit.search.history import Trial
+from psvit.search.searcher import Unseen
+from psvit.supernet.space import Subspace
 
 
 class RandomSearch:

@@ -25,15 +25,15 @@ import psvit
 from psvit.arch import Architecture
 from psvit.cost import Band, format_quantity
 from psvit.engine.config import Recipe
-from psvit.engine.random import numpy_rng
-from psvit.engine.run_folder import RunFolder
-from psvit.files import write_text
-from search.budget import Budget
-from search.config import RankConfig
-from search.history import History, Trial
-from search.pictures import draw_rank
-from search.trust import CONFIDENCE, EQUAL_COST
-from supernet.space import SearchSpace, Subspace
+from psvit.run.files import write_text
+from psvit.run.folder import RunFolder
+from psvit.run.random import numpy_rng
+from psvit.search.budget import Budget
+from psvit.search.config import RankConfig
+from psvit.search.history import History, Trial
+from psvit.search.pictures import draw_rank
+from psvit.search.trust import CONFIDENCE, EQUAL_COST
+from psvit.supernet.space import SearchSpace, Subspace
 
 _PAIRS = ("inherited_top1", "inherited_loss", "alone_top1", "alone_loss")
 COLUMNS = ("layers", "flops", "params", *_PAIRS, "seed", "epochs")
@@ -232,9 +232,9 @@ def rank(config: RankConfig) -> RankResult:
     """
     from psvit.engine.device import pick_device
     from psvit.engine.distributed import Processes
-    from search.alone import Alone, inherited_scores, train_all
-    from search.run import open_search_data
-    from supernet.checkpoint import TrainedSupernet
+    from psvit.search.alone import Alone, inherited_scores, train_all
+    from psvit.search.run import open_search_data
+    from psvit.supernet.checkpoint import TrainedSupernet
 
     if Processes.from_environment().world > 1:
         raise ValueError("rank starts processes of its own (jobs=...); start it without torchrun")

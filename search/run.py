@@ -20,29 +20,29 @@ from psvit.data.pixels import Pixels
 from psvit.draw import draw_architecture
 from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
-from psvit.engine.random import seed_of
-from psvit.engine.run_folder import RunFolder
 from psvit.engine.scoring import Score
-from psvit.engine.signals import Stopped, StopSignals
-from psvit.files import write_text
-from search.budget import Budget
-from search.config import SearchConfig, SearchRunConfig
-from search.evaluator import Evaluator, Outcomes
-from search.evolution import Evolution
-from search.exhaustive import Exhaustive
-from search.front import pareto_front
-from search.history import History, Trial
-from search.loop import TOGETHER, run_search
-from search.measure import latency_table
-from search.nsga2 import Nsga2
-from search.pictures import draw_progress, draw_scores
-from search.racing import race
-from search.random_search import RandomSearch
-from search.report import report
-from search.searcher import Searcher
-from search.trust import EQUAL_COST, gain_over_random, top_table
-from supernet.checkpoint import TrainedSupernet
-from supernet.space import Subspace
+from psvit.run.files import write_text
+from psvit.run.folder import RunFolder
+from psvit.run.random import seed_of
+from psvit.run.signals import Stopped, StopSignals
+from psvit.search.budget import Budget
+from psvit.search.config import SearchConfig, SearchRunConfig
+from psvit.search.evaluator import Evaluator, Outcomes
+from psvit.search.evolution import Evolution
+from psvit.search.exhaustive import Exhaustive
+from psvit.search.front import pareto_front
+from psvit.search.history import History, Trial
+from psvit.search.loop import TOGETHER, run_search
+from psvit.search.measure import latency_table
+from psvit.search.nsga2 import Nsga2
+from psvit.search.pictures import draw_progress, draw_scores
+from psvit.search.racing import race
+from psvit.search.random_search import RandomSearch
+from psvit.search.report import report
+from psvit.search.searcher import Searcher
+from psvit.search.trust import EQUAL_COST, gain_over_random, top_table
+from psvit.supernet.checkpoint import TrainedSupernet
+from psvit.supernet.space import Subspace
 
 _TOP = 20  # best architectures whose scores are compared closely
 _NAMED = 10  # architectures without a score that are named

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from psvit.arch import Architecture
-from search.history import Trial
-from supernet.space import Subspace
+from psvit.search.history import Trial
+from psvit.supernet.space import Subspace
 
 
 class Searcher(Protocol):

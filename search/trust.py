@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from psvit.engine.random import numpy_rng
-from search.history import Trial
+from psvit.run.random import numpy_rng
+from psvit.search.history import Trial
 
 EQUAL_COST = 0.02  # architectures whose FLOPs differ by at most this share are called of equal cost
 CONFIDENCE = 0.95  # of every interval

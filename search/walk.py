@@ -20,8 +20,8 @@ from torch import Tensor
 from psvit.arch import SHARING
 from psvit.engine.device import autocast
 from psvit.layers import Grid
-from search.tree import Layer, Node
-from supernet.supernet import Supernet
+from psvit.search.tree import Layer, Node
+from psvit.supernet.supernet import Supernet
 
 # Values of the tokens that a layer works on in one call: few enough for a CPU's caches, enough to fill a GPU.
 _VALUES_A_CALL = {"cpu": 2**19, "cuda": 2**26}

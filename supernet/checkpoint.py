@@ -8,10 +8,10 @@ from typing import Any
 
 from psvit.archfile import parse_network
 from psvit.data.config import DataConfig
-from psvit.files import sha256
+from psvit.run.files import sha256
+from psvit.supernet.space import SearchSpace
+from psvit.supernet.supernet import Supernet
 from psvit.weights import load_weights, read_about, save_weights
-from supernet.space import SearchSpace
-from supernet.supernet import Supernet
 
 WEIGHTS = "supernet.safetensors"
 

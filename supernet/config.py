@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from psvit.arch import NetworkSpec, parse_image_size
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe, TrainConfig
-from supernet.sampling import make_sampler
+from psvit.supernet.sampling import make_sampler
 
 PATHS = ("image", "batch")
 WEIGHTS = ("separate", "entangled")
@@ -77,8 +77,8 @@ class TrainSupernetConfig(TrainConfig):
     """Settings of ``psvit-search train-supernet``.
 
     Attributes:
-        sampling: how paths are drawn, a word of :data:`supernet.sampling.SAMPLINGS`; ``uniform`` is the paper's, the
-            default is what learned most (docs/training.md).
+        sampling: how paths are drawn, a word of :data:`psvit.supernet.sampling.SAMPLINGS`; ``uniform`` is the paper's,
+            the default is what learned most (docs/training.md).
         paths: draw one path an ``image`` (the default) or one a ``batch`` (as SPOS does).
         weights: ``separate`` or ``entangled``: whether the two layers of a cell have weights of their own.
         watch: architectures whose inherited top-1 on the search split is logged after each epoch; 0 for none.

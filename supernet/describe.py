@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from psvit.cost import Band
+from psvit.supernet.config import SpaceConfig
+from psvit.supernet.space import ANY, SearchSpace, Subspace, budget_text
 from psvit.zoo import SPACES
-from supernet.config import SpaceConfig
-from supernet.space import ANY, SearchSpace, Subspace, budget_text
 
 
 @dataclass

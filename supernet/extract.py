@@ -38,9 +38,9 @@ def extract(config: InheritConfig) -> Path:
     Raises:
         ValueError: a faulty arch.json, one of another space, or no trained supernet.
     """
+    from psvit.supernet.checkpoint import TrainedSupernet
+    from psvit.supernet.inherit import inherit
     from psvit.weights import save_weights
-    from supernet.checkpoint import TrainedSupernet
-    from supernet.inherit import inherit
 
     arch, trained = load_arch(Path(config.arch)), TrainedSupernet.open(Path(config.supernet))
     _same_space(config, arch.spec, trained.space.spec)

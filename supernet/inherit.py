@@ -7,7 +7,7 @@ from torch import Tensor
 
 from psvit.arch import IDENTITY, CellPath
 from psvit.model import PSViT
-from supernet.supernet import Supernet
+from psvit.supernet.supernet import Supernet
 
 
 def inherit(supernet: Supernet, path: CellPath) -> PSViT:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from psvit.arch import BASIC, IDENTITY, SHARING, CellPath
-from supernet.sampling import BASIC_CODE, SHARING_CODE, Codes
+from psvit.supernet.sampling import BASIC_CODE, SHARING_CODE, Codes
 
 Numbers = npt.NDArray[np.int64]
 LETTERS = BASIC + SHARING + IDENTITY

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from psvit.arch import BASIC, IDENTITY, SHARING, CellPath, NetworkSpec
 from psvit.layers import BasicLayer
 from psvit.model import Frame, Layer, drop_path_rates, make_layer
-from supernet.config import WEIGHTS
-from supernet.routing import CellRouting, Routing
+from psvit.supernet.config import WEIGHTS
+from psvit.supernet.routing import CellRouting, Routing
 
 
 class Supernet(Frame):

@@ -20,15 +20,15 @@ from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
 from psvit.engine.loop import Validate, classification_loss, train
-from psvit.engine.random import numpy_rng, seed_of
-from psvit.engine.run_folder import RunFolder
 from psvit.engine.scoring import score_all
-from supernet.checkpoint import WEIGHTS, save_supernet
-from supernet.config import TrainSupernetConfig
-from supernet.routing import Routing, to_paths
-from supernet.sampling import PathSampler, make_sampler
-from supernet.space import SearchSpace
-from supernet.supernet import Supernet
+from psvit.run.folder import RunFolder
+from psvit.run.random import numpy_rng, seed_of
+from psvit.supernet.checkpoint import WEIGHTS, save_supernet
+from psvit.supernet.config import TrainSupernetConfig
+from psvit.supernet.routing import Routing, to_paths
+from psvit.supernet.sampling import PathSampler, make_sampler
+from psvit.supernet.space import SearchSpace
+from psvit.supernet.supernet import Supernet
 
 
 def train_supernet(config: TrainSupernetConfig, validate: Validate | None = None) -> Path:

@@ -6,8 +6,8 @@ import torch
 
 from psvit.data.config import AugmentConfig
 from psvit.engine.config import Recipe
+from psvit.supernet.config import SpaceConfig, TrainSupernetConfig
 from psvit.zoo import SPACES
-from supernet.config import SpaceConfig, TrainSupernetConfig
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -37,6 +37,6 @@ def supernet_config(tmp_path_factory: pytest.TempPathFactory) -> TrainSupernetCo
 @pytest.fixture(scope="session")
 def supernet_run(supernet_config: TrainSupernetConfig) -> Path:
     """The run folder of that supernet, trained."""
-    from supernet.train import train_supernet
+    from psvit.supernet.train import train_supernet
 
     return train_supernet(supernet_config)

@@ -22,7 +22,7 @@ from psvit.data.datasets import Images
 from psvit.data.plan import Part, Plan
 from psvit.data.splits import Integers
 from psvit.data.transforms import Size, TrainTransform, mix
-from psvit.engine.random import numpy_rng, seed_of
+from psvit.run.random import numpy_rng, seed_of
 
 Batch = tuple[Tensor, Tensor]
 Decode = Callable[[list[Tensor]], list[Tensor]]

@@ -12,7 +12,7 @@ import torch
 from psvit.data.batches import Batch
 from psvit.data.data import Data
 from psvit.data.splits import Integers
-from psvit.engine.random import numpy_rng
+from psvit.run.random import numpy_rng
 
 KEEP_BYTES = 4 * 2**30  # more than that is kept in a file, not in memory
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from psvit.data.splits import Integers
-from psvit.engine.random import numpy_rng
+from psvit.run.random import numpy_rng
 
 
 class Part(NamedTuple):

@@ -44,9 +44,9 @@ from psvit.data.store import (
     unpack_names,
     verify,
 )
-from psvit.engine.progress import Counter
-from psvit.engine.signals import Stopped, StopSignals
-from psvit.files import sha256, write_atomically, write_text
+from psvit.run.files import sha256, write_atomically, write_text
+from psvit.run.progress import Counter
+from psvit.run.signals import Stopped, StopSignals
 
 SHARD_BYTES = 256 * 2**20
 SAMPLE = 64  # images whose JPEGs are measured to settle how many a shard holds

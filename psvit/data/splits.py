@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psvit.engine.random import numpy_rng
+from psvit.run.random import numpy_rng
 
 Integers = NDArray[np.int64]
 

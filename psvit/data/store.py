@@ -30,7 +30,7 @@ from torch import Tensor
 
 from psvit.data.datasets import Dataset, Images, Need, decode_image, plain_jpeg
 from psvit.data.splits import Integers
-from psvit.files import sha256
+from psvit.run.files import sha256
 
 FORMAT, VERSION = "psvit-cache", 1
 INDEX = "index.json"

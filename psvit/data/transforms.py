@@ -24,7 +24,7 @@ from torchvision.transforms.v2 import functional as F
 from psvit.data.config import AugmentConfig
 from psvit.data.randaugment import Floats, color_jitter, flip, randaugment
 from psvit.data.warp import send, warp
-from psvit.engine.random import numpy_rng
+from psvit.run.random import numpy_rng
 
 Size = tuple[int, int]
 Colour = tuple[float, float, float]

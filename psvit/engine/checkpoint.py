@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import torch
 
-from psvit.files import write_atomically
+from psvit.run.files import write_atomically
 
 _HEADER = {"format": "psvit-checkpoint", "version": 1}
 _DAMAGED = "cut short or damaged; delete it to start again, or use another checkpoint"

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from psvit.engine.run_folder import differences
+from psvit.run.folder import differences
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ from psvit.engine.metrics import TIMED, Metrics
 from psvit.engine.optim import MovingAverage, adamw, learning_rate
 from psvit.engine.profile import Profiler
 from psvit.engine.progress import Progress
-from psvit.engine.random import seed_of
-from psvit.engine.run_folder import RunFolder, differences
-from psvit.engine.signals import Stopped, StopSignals
+from psvit.run.folder import RunFolder, differences
+from psvit.run.random import seed_of
+from psvit.run.signals import Stopped, StopSignals
 
 LossOf = Callable[[nn.Module, Any, Any, int, int], Tensor]
 Validate = Callable[[nn.Module, int], dict[str, float]]

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from psvit.files import write_text
+from psvit.run.files import write_text
 
 # columns that tell of the machine and of time, and so differ between two runs of one command
 TIMED = ("images_per_second", "data_wait", "utilisation", "memory_mib")

@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, schedule
 from torch.profiler import profile as torch_profile
 
-from psvit.files import write_text
+from psvit.run.files import write_text
 
 WARMUP, STEPS = 5, 3  # steps before the trace, which are slower than the others, and steps in it
 

@@ -19,14 +19,14 @@ from psvit.archfile import ArchFile, save_arch
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe
 from psvit.model import PSViT
+from psvit.retrain import train as training
+from psvit.retrain.config import RetrainConfig
+from psvit.retrain.start import start_from
+from psvit.retrain.train import retrain
+from psvit.supernet.checkpoint import TrainedSupernet
+from psvit.supernet.extract import InheritConfig, extract
 from psvit.weights import save_weights
 from psvit.zoo import SPACES
-from retrain import train as training
-from retrain.config import RetrainConfig
-from retrain.start import start_from
-from retrain.train import retrain
-from supernet.checkpoint import TrainedSupernet
-from supernet.extract import InheritConfig, extract
 
 ARCHITECTURE = Architecture.parse("B-BS-B")
 FLAT = SPACES["2d_mini_4"]

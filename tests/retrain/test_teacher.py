@@ -30,12 +30,12 @@ from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
 from psvit.engine.loop import classification_loss
 from psvit.model import PSViT
+from psvit.retrain import train as training
+from psvit.retrain.config import DistillConfig, RetrainConfig
+from psvit.retrain.teacher import Teacher, distillation_loss, load_teacher
+from psvit.retrain.train import retrain
 from psvit.weights import save_weights
 from psvit.zoo import SPACES
-from retrain import train as training
-from retrain.config import DistillConfig, RetrainConfig
-from retrain.teacher import Teacher, distillation_loss, load_teacher
-from retrain.train import retrain
 
 RESNET, VIT, SQUEEZE = "timm:test_resnet.r160_in1k", "timm:test_vit3.r160_in1k", "torchvision:squeezenet1_1"
 

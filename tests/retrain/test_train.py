@@ -14,12 +14,12 @@ from psvit.data.config import DataConfig
 from psvit.data.data import open_data
 from psvit.engine.config import Recipe
 from psvit.model import PSViT
+from psvit.retrain.config import EvaluateConfig, RetrainConfig
+from psvit.retrain.evaluate import evaluate
+from psvit.retrain.start import start_from
+from psvit.retrain.train import RetrainResult, retrain
 from psvit.weights import load_weights, read_about
 from psvit.zoo import SPACES
-from retrain.config import EvaluateConfig, RetrainConfig
-from retrain.evaluate import evaluate
-from retrain.start import start_from
-from retrain.train import RetrainResult, retrain
 
 
 @pytest.fixture(scope="module")

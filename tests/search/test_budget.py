@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from psvit.cost import Band, format_duration, parse_duration
+from psvit.search.budget import Budget
+from psvit.search.config import BudgetConfig
+from psvit.search.latency import Conditions, LatencyTable
+from psvit.supernet.space import SearchSpace
 from psvit.zoo import SPACES
-from search.budget import Budget
-from search.config import BudgetConfig
-from search.latency import Conditions, LatencyTable
-from supernet.space import SearchSpace
 
 SPACE = SearchSpace(SPACES["1d_tiny_16"])
 WHERE = Conditions("Abacus 1", 1, 1, "fp32", "2.6.0", SPACE.spec)

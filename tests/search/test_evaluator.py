@@ -19,12 +19,12 @@ from psvit.data.config import DataConfig
 from psvit.data.data import open_data
 from psvit.data.pixels import Pixels
 from psvit.engine.scoring import Score, score_all
+from psvit.search import walk
+from psvit.search.evaluator import Evaluator
+from psvit.search.walk import Walker
+from psvit.supernet.space import SearchSpace
+from psvit.supernet.supernet import Supernet
 from psvit.zoo import SPACES
-from search import walk
-from search.evaluator import Evaluator
-from search.walk import Walker
-from supernet.space import SearchSpace
-from supernet.supernet import Supernet
 
 ROOT = Path(__file__).parent.parent.parent
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from search.front import fully_scored, pareto_front
+from psvit.search.front import fully_scored, pareto_front
 
 
 def random_frame(seed: int, trials: int = 150) -> pd.DataFrame:

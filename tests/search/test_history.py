@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from psvit.arch import Architecture
-from search.history import COLUMNS, History, Trial
+from psvit.search.history import COLUMNS, History, Trial
 
 IDENTITY: dict[str, Any] = {"supernet": "ab12", "seed": 0, "budget": {"flops": [None, 1000], "params": [None, None]}}
 

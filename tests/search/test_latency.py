@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-import psvit_search
 from psvit.arch import Architecture, CellPath, NetworkSpec
+from psvit.cli import command as psvit_search
 from psvit.data.config import DataConfig
-from psvit.engine.random import numpy_rng
-from psvit.zoo import SPACES
-from search import measure as measuring
-from search.config import LatencyConfig, MeasureConfig
-from search.latency import (
+from psvit.run.random import numpy_rng
+from psvit.search import measure as measuring
+from psvit.search.config import LatencyConfig, MeasureConfig
+from psvit.search.latency import (
     Checked,
     Conditions,
     LatencyTable,
@@ -32,12 +31,13 @@ from search.latency import (
     save_latency,
     table_of,
 )
-from search.measure import conditions_here, latency_table, measure, measure_latency, time_networks
-from supernet.checkpoint import save_supernet
-from supernet.config import SpaceConfig
-from supernet.inherit import inherit
-from supernet.space import SearchSpace
-from supernet.supernet import Supernet
+from psvit.search.measure import conditions_here, latency_table, measure, measure_latency, time_networks
+from psvit.supernet.checkpoint import save_supernet
+from psvit.supernet.config import SpaceConfig
+from psvit.supernet.inherit import inherit
+from psvit.supernet.space import SearchSpace
+from psvit.supernet.supernet import Supernet
+from psvit.zoo import SPACES
 
 CPU = torch.device("cpu")
 SMALL = SearchSpace(NetworkSpec("2d", (16, 16), 4, (8, 16), (1, 2), 5, name="small"), cells=3)

@@ -19,13 +19,13 @@ from scipy.stats import binomtest
 
 from psvit.arch import Architecture, NetworkSpec
 from psvit.archfile import load_arch
-from psvit_search import main
-from search.budget import Budget
-from search.config import BudgetConfig, PickConfig
-from search.history import History, Trial
-from search.latency import Conditions, LatencyTable, save_latency
-from search.pick import amounts, choose, pick, read_scored
-from supernet.space import SearchSpace
+from psvit.cli.command import main
+from psvit.search.budget import Budget
+from psvit.search.config import BudgetConfig, PickConfig
+from psvit.search.history import History, Trial
+from psvit.search.latency import Conditions, LatencyTable, save_latency
+from psvit.search.pick import amounts, choose, pick, read_scored
+from psvit.supernet.space import SearchSpace
 
 SPEC = NetworkSpec("2d", (16, 16), 4, (8, 16, 24), (1, 2, 3), 5, name="small")
 SPACE = SearchSpace(SPEC, cells=3)
@@ -351,11 +351,10 @@ def test_a_table_is_found_beside_the_search(project: Path) -> None:
 
 def test_it_does_without_torch(project: Path) -> None:
     code = (
-        "import sys, psvit_search\n"
-        "assert psvit_search.main(['pick', '--flops', sys.argv[1], '--latency', '9us', '--save', 'a.json']) == 0\n"
+        "import sys\nfrom psvit.cli import command\n"
+        "assert command.main(['pick', '--flops', sys.argv[1], '--latency', '9us', '--save', 'a.json']) == 0\n"
         "assert not {'torch', 'matplotlib', 'scipy'} & sys.modules.keys()"
     )
-    home = Path(sys.modules["psvit_search"].__file__ or "").parent
-    environment = os.environ | {"PYTHONPATH": str(home)}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     run = subprocess.run([sys.executable, "-c", code, str(HIGH)], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 ROOT = Path(__file__).parent.parent.parent
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "psvit_search"]
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "psvit"]
 SEARCH = ["evolve", "search.trials=240", "search.population=20", "search.placements=8", "search.baseline=4"]
 
 
@@ -39,7 +39,7 @@ def test_a_rank_that_dies_stops_all_and_the_same_command_goes_on(supernet_run: P
     def arguments(out: str) -> list[str]:
         return [*SEARCH, f"supernet={supernet_run}", f"out={tmp_path / out}"]
 
-    alone = start([sys.executable, "-m", "psvit_search", *arguments("alone")])
+    alone = start([sys.executable, "-m", "psvit", *arguments("alone")])
     output, _ = alone.communicate(timeout=300)
     assert alone.returncode == 0, output
     expected = pd.read_csv(tmp_path / "alone/history.csv")

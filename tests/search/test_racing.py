@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from psvit.arch import Architecture, NetworkSpec
-from search.racing import is_worse, race, schedule, survivors
-from supernet.space import SearchSpace
+from psvit.search.racing import is_worse, race, schedule, survivors
+from psvit.supernet.space import SearchSpace
 
 SPACE = SearchSpace(NetworkSpec("2d", (16, 16), 4, (8, 16, 24), (1, 2, 3), 5), cells=3)
 ALL = sorted(SPACE.within())
@@ -140,7 +140,7 @@ def test_without_logits_an_architecture_is_out(tmp_path: Path) -> None:
 
 
 def test_killed_anywhere_and_resumed_equals_unbroken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.racing.TOGETHER", 100)
+    monkeypatch.setattr("psvit.search.racing.TOGETHER", 100)
     unbroken = Table(300, 0)
     (tmp_path / "unbroken").mkdir()
     expected = race(unbroken, flops, ALL, 300, 2, 0.9, tmp_path / "unbroken", {})

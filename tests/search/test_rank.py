@@ -25,22 +25,22 @@ from psvit.archfile import ArchFile, save_arch
 from psvit.cost import Band
 from psvit.data.config import DataConfig
 from psvit.data.data import Data, open_data
-from psvit.engine import jobs
 from psvit.engine.config import Recipe
-from psvit.engine.jobs import Job, run_jobs
-from psvit.engine.signals import Stopped
+from psvit.retrain.config import RetrainConfig
+from psvit.retrain.train import retrain
+from psvit.run import jobs
+from psvit.run.jobs import Job, run_jobs
+from psvit.run.signals import Stopped
+from psvit.search import alone
+from psvit.search.alone import Alone, fitting, train_all
+from psvit.search.budget import Budget
+from psvit.search.config import RankConfig
+from psvit.search.pictures import draw_rank
+from psvit.search.rank import correlations, draw_by_cost, kendall_tau, rank, rank_budget, shorten_warmup, spearman_rho
+from psvit.supernet.checkpoint import TrainedSupernet
+from psvit.supernet.inherit import inherit
+from psvit.supernet.space import SearchSpace
 from psvit.zoo import SPACES
-from retrain.config import RetrainConfig
-from retrain.train import retrain
-from search import alone
-from search.alone import Alone, fitting, train_all
-from search.budget import Budget
-from search.config import RankConfig
-from search.pictures import draw_rank
-from search.rank import correlations, draw_by_cost, kendall_tau, rank, rank_budget, shorten_warmup, spearman_rho
-from supernet.checkpoint import TrainedSupernet
-from supernet.inherit import inherit
-from supernet.space import SearchSpace
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = SearchSpace(SPACES["2d_mini_4"], cells=2)  # 27 architectures
@@ -199,7 +199,9 @@ def test_picture(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "none": table([np.nan], [0.8]),
     }[case]
     figures, drawn = correlations(frame, 0), []
-    monkeypatch.setattr("search.pictures.save_figure", lambda figure, path: drawn.append(figure) or save(figure, path))
+    monkeypatch.setattr(
+        "psvit.search.pictures.save_figure", lambda figure, path: drawn.append(figure) or save(figure, path)
+    )
     draw_rank(frame, figures, tmp_path / "rank.png", "$space$")
     with Image.open(tmp_path / "rank.png") as image:
         assert image.size == (1200, 800)
@@ -257,8 +259,8 @@ def test_a_failed_job_is_named_and_ends_the_others(job: Job, message: str, monke
 
 SLEEPERS = """
 import time
-from psvit.engine.jobs import Job, run_jobs
-from psvit.engine.signals import Stopped
+from psvit.run.jobs import Job, run_jobs
+from psvit.run.signals import Stopped
 if __name__ == "__main__":
     try:
         run_jobs([Job(str(n), time.sleep, 60) for n in range(3)], 2, lambda job, result: None)

@@ -17,18 +17,18 @@ from omegaconf import OmegaConf
 from scipy.stats import binomtest
 
 from psvit.arch import Architecture
+from psvit.cli.command import COMMANDS, composer, main, parse
 from psvit.cost import Band
-from psvit.files import sha256
+from psvit.run.files import sha256
+from psvit.search.config import BudgetConfig, ReportConfig, SearchConfig, SearchRunConfig
+from psvit.search.front import pareto_front
+from psvit.search.history import History, Trial
+from psvit.search.latency import Conditions, LatencyTable
+from psvit.search.rank import correlations
+from psvit.search.report import report, report_search
+from psvit.search.trust import top_table
+from psvit.supernet.space import SearchSpace
 from psvit.zoo import SPACES
-from psvit_search import COMMANDS, composer, main, parse
-from search.config import BudgetConfig, ReportConfig, SearchConfig, SearchRunConfig
-from search.front import pareto_front
-from search.history import History, Trial
-from search.latency import Conditions, LatencyTable
-from search.rank import correlations
-from search.report import report, report_search
-from search.trust import top_table
-from supernet.space import SearchSpace
 
 SPACE = SearchSpace(SPACES["2d_mini_4"])
 WINNER = "BS-BSS-BBS"

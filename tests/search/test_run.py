@@ -15,16 +15,16 @@ from psvit.archfile import load_arch
 from psvit.cost import Band
 from psvit.data.data import Data, open_data
 from psvit.data.pixels import Pixels
-from psvit.engine.signals import Stopped
-from search import run as search_run
-from search.auto import choose
-from search.config import BudgetConfig, SearchConfig, SearchRunConfig
-from search.evaluator import Evaluator, Outcomes
-from search.history import History
-from search.run import search
-from supernet.checkpoint import TrainedSupernet
-from supernet.inherit import inherit
-from supernet.supernet import Supernet
+from psvit.run.signals import Stopped
+from psvit.search import run as search_run
+from psvit.search.auto import choose
+from psvit.search.config import BudgetConfig, SearchConfig, SearchRunConfig
+from psvit.search.evaluator import Evaluator, Outcomes
+from psvit.search.history import History
+from psvit.search.run import search
+from psvit.supernet.checkpoint import TrainedSupernet
+from psvit.supernet.inherit import inherit
+from psvit.supernet.supernet import Supernet
 
 CPU = torch.device("cpu")
 

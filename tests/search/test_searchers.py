@@ -19,13 +19,13 @@ import pytest
 from benchmarks.evolution_vs_random import Interactions, best_so_far
 from psvit.arch import Architecture, NetworkSpec
 from psvit.cost import Band
+from psvit.search.evolution import Evolution, edits
+from psvit.search.history import Trial
+from psvit.search.nsga2 import Nsga2
+from psvit.search.random_search import RandomSearch
+from psvit.search.searcher import Searcher
+from psvit.supernet.space import SearchSpace, Subspace
 from psvit.zoo import SPACES
-from search.evolution import Evolution, edits
-from search.history import Trial
-from search.nsga2 import Nsga2
-from search.random_search import RandomSearch
-from search.searcher import Searcher
-from supernet.space import SearchSpace, Subspace
 
 SMALL = SearchSpace(NetworkSpec("2d", (16, 16), 4, (8, 16, 24), (1, 2, 3), 5), cells=3).within()
 MIDDLE = SMALL.space.cost(Architecture.parse("BB-BB-BB")).flops
@@ -119,8 +119,8 @@ class TestEverySearcher:
 
 def test_searches_do_not_depend_on_the_hash_seed() -> None:
     code = (
-        "from search.evolution import Evolution; from search.nsga2 import Nsga2\n"
-        "from search.random_search import RandomSearch\n"
+        "from psvit.search.evolution import Evolution; from psvit.search.nsga2 import Nsga2\n"
+        "from psvit.search.random_search import RandomSearch\n"
         "from tests.search.test_searchers import CHEAP, search\n"
         "for searcher in (Evolution(CHEAP, 0, 10, 4), Nsga2(CHEAP, 0, 10), RandomSearch(CHEAP, 0)):\n"
         "    print(*search(searcher, *[10] * 5))"

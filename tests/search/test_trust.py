@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from psvit.arch import Architecture
-from search.history import Trial
-from search.trust import RESAMPLES, gain_over_random, top_table, wilson
+from psvit.search.history import Trial
+from psvit.search.trust import RESAMPLES, gain_over_random, top_table, wilson
 
 NAMES = ("B-B-B", "B-B-BS", "B-BS-B", "BS-B-B", "BB-B-B", "B-BB-B")
 

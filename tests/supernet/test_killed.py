@@ -18,10 +18,10 @@ import torch
 
 from psvit.engine.config import Recipe
 from psvit.engine.metrics import TIMED
+from psvit.supernet.config import SpaceConfig, TrainSupernetConfig
+from psvit.supernet.sampling import SAMPLINGS
+from psvit.supernet.train import train_supernet
 from psvit.zoo import SPACES
-from supernet.config import SpaceConfig, TrainSupernetConfig
-from supernet.sampling import SAMPLINGS
-from supernet.train import train_supernet
 
 KILLS = int(os.environ.get("PSVIT_KILLS", "2"))
 CASES = [

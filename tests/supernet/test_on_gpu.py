@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from psvit.engine.device import autocast
+from psvit.supernet.routing import Routing
+from psvit.supernet.sampling import UniformCells
+from psvit.supernet.supernet import Supernet
 from psvit.zoo import SPACES
-from supernet.routing import Routing
-from supernet.sampling import UniformCells
-from supernet.supernet import Supernet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CUDA = torch.device("cuda")

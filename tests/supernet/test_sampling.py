@@ -8,9 +8,8 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import chi2
 
-from psvit.zoo import SPACES
-from supernet.routing import to_paths
-from supernet.sampling import (
+from psvit.supernet.routing import to_paths
+from psvit.supernet.sampling import (
     SAMPLINGS,
     CanonicalDepths,
     CanonicalPaths,
@@ -19,7 +18,8 @@ from supernet.sampling import (
     UniformCells,
     make_sampler,
 )
-from supernet.space import SearchSpace
+from psvit.supernet.space import SearchSpace
+from psvit.zoo import SPACES
 
 BASIC, SHARING, IDENTITY = range(3)
 ALL = [(name, paths) for name in SAMPLINGS for paths in ("image", "batch") if (name, paths) != ("fair", "batch")]

@@ -13,10 +13,10 @@ import pytest
 
 from psvit.arch import Architecture, CellPath, NetworkSpec
 from psvit.cost import Band, format_duration, network_cost
+from psvit.supernet.config import SpaceConfig
+from psvit.supernet.describe import DescribeConfig, describe
+from psvit.supernet.space import ANY, Additive, Limit, SearchSpace
 from psvit.zoo import SPACES
-from supernet.config import SpaceConfig
-from supernet.describe import DescribeConfig, describe
-from supernet.space import ANY, Additive, Limit, SearchSpace
 
 SMALL = SearchSpace(NetworkSpec("2d", (16, 16), 4, (8, 16), (1, 2), 5), cells=3)
 TINY_16 = SearchSpace(SPACES["1d_tiny_16"])

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from psvit.arch import Architecture, CellPath, NetworkSpec
+from psvit.supernet.inherit import inherit
+from psvit.supernet.routing import Routing, to_codes, to_paths
+from psvit.supernet.sampling import UniformCells
+from psvit.supernet.supernet import Supernet
 from psvit.zoo import SPACES
-from supernet.inherit import inherit
-from supernet.routing import Routing, to_codes, to_paths
-from supernet.sampling import UniformCells
-from supernet.supernet import Supernet
 
 
 @pytest.fixture(params=[("1d_mini_4", "separate"), ("2d_mini_4", "separate"), ("2d_mini_4", "entangled")], ids="-".join)

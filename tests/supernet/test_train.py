@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from psvit.data.data import open_data
-from supernet.checkpoint import TrainedSupernet
-from supernet.config import TrainSupernetConfig
-from supernet.train import train_supernet
+from psvit.supernet.checkpoint import TrainedSupernet
+from psvit.supernet.config import TrainSupernetConfig
+from psvit.supernet.train import train_supernet
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -74,7 +74,7 @@ def test_micro_batches_and_processes_take_their_parts_of_one_draw(
     ]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--local-addr"]
     finished = subprocess.run(
-        [*launch, "127.0.0.1", "-m", "psvit_search", *arguments],
+        [*launch, "127.0.0.1", "-m", "psvit", *arguments],
         cwd=Path(__file__).parent.parent.parent,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,

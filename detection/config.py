@@ -1,0 +1,114 @@
+"""Settings of ``psvit-search detect train`` and ``detect evaluate``. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from psvit.detection.data_config import CocoConfig
+from psvit.engine.config import PRECISIONS, LoopRecipe, TrainConfig
+
+
+@dataclass
+class DetectRecipe(LoopRecipe):
+    """How a detector is trained; the defaults are the usual schedule "1x" of transformers on COCO.
+
+    Attributes:
+        min_sizes: pixels of the shorter side of a training image; one of them is drawn for each image and epoch. The
+            largest is that of evaluation.
+        max_size: pixels of the longer side at most; a long image's shorter side is less for it.
+        flip: probability of a horizontal flip.
+        drop_path: drop-path rate of a PSViT's last layer; it rises linearly from 0 over depth.
+        box_samples: proposals an image that the box head learns from; a quarter of them at most are of objects, and
+            these the mask head learns from.
+    """
+
+    epochs: int = 12
+    batch_size: int = 16
+    lr: float = 1e-4
+    warmup_epochs: float = 0.1
+    decay_epochs: list[float] | None = field(default_factory=lambda: [8.0, 11.0])
+    compile: str = "false"
+    min_sizes: list[int] = field(default_factory=lambda: [800])
+    max_size: int = 1333
+    flip: float = 0.5
+    drop_path: float = 0.1
+    box_samples: int = 512
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.min_sizes or min(self.min_sizes) < 1:
+            raise ValueError(f"recipe.min_sizes is {self.min_sizes}; give pixels of the shorter side, as [800]")
+        if self.max_size < max(self.min_sizes):
+            raise ValueError(f"recipe.max_size is {self.max_size}, less than the shorter side {max(self.min_sizes)}")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"recipe.flip is {self.flip}; it is a probability between 0 and 1")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"recipe.drop_path is {self.drop_path}; it must lie in [0, 1)")
+        if self.box_samples < 1:
+            raise ValueError(f"recipe.box_samples is {self.box_samples}; use 1 or more")
+
+
+@dataclass
+class HeadConfig:
+    """Sizes of a Mask R-CNN behind its backbone; the defaults are torchvision's.
+
+    Attributes:
+        fpn_channels: of each map of the feature pyramid.
+        box_width: of the two linear layers that class and box are read from.
+        mask_layers: convolutions before a mask is read.
+        mask_width: their channels.
+        proposals: regions an image that the heads look at; twice as many in training.
+    """
+
+    fpn_channels: int = 256
+    box_width: int = 1024
+    mask_layers: int = 4
+    mask_width: int = 256
+    proposals: int = 1000
+
+    def __post_init__(self) -> None:
+        for key, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"heads.{key} is {value}; it must be at least 1")
+
+
+@dataclass
+class DetectTrainConfig(TrainConfig):
+    """Settings of ``psvit-search detect train``.
+
+    Attributes:
+        arch: the backbone: an arch.json or a name of a PSViT-2D, or ``torchvision:resnet50``.
+        start: its weights as a classifier, a model.safetensors of ``retrain``, whose head is dropped; None starts from
+            scratch.
+        watch: measure AP on the validation images after each epoch; on COCO that takes long.
+    """
+
+    arch: str = "???"
+    start: str | None = None
+    watch: bool = False
+    heads: HeadConfig = field(default_factory=HeadConfig)
+    data: CocoConfig = field(default_factory=CocoConfig)
+    recipe: DetectRecipe = field(default_factory=DetectRecipe)
+
+
+@dataclass
+class DetectEvaluateConfig:
+    """Settings of ``psvit-search detect evaluate``.
+
+    Attributes:
+        arch: the backbone, as for ``detect train``, whose run folder has its arch.json.
+        weights: the detector's weights, a model.safetensors of ``detect train``; its header knows all sizes.
+        precision: ``fp32``, ``bf16`` or ``fp16``; ``auto`` is bf16 on a GPU and fp32 on a CPU.
+        save: where a picture of some images and what was found in them goes; None draws none.
+    """
+
+    arch: str = "???"
+    weights: str = "???"
+    device: str = "auto"
+    precision: str = "auto"
+    save: str | None = None
+    data: CocoConfig = field(default_factory=CocoConfig)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")

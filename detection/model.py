@@ -1,0 +1,192 @@
+"""Mask R-CNN (arXiv 1703.06870) on a feature pyramid: torchvision's, with sizes of ours and anchors by stride."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import LevelMapper
+
+from psvit.detection.backbone import PyramidBackbone, make_backbone
+from psvit.detection.config import DetectRecipe, HeadConfig
+from psvit.model import PSViT
+from psvit.networks import Network
+
+Target = dict[str, Any]
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in training the classifiers
+_RATIOS = (0.5, 1.0, 2.0)  # height / width of anchors
+
+
+class Detector(MaskRCNN):  # type: ignore[misc]  # torchvision has no types
+    """Finds objects: their boxes, classes and masks.
+
+    In training ``detector(images, targets)`` gives the losses of Mask R-CNN by name; in eval mode ``detector(images)``
+    gives a dict for each image: ``boxes`` (n, 4) as x1, y1, x2, y2 in pixels, ``labels`` (n,) from 1, ``scores`` (n,)
+    and ``masks`` (n, 1, height, width), probabilities. Images are float32 (3, height, width), 0 to 1, of any sizes; a
+    target has ``boxes``, ``labels`` and ``masks`` (n, height, width), and ``short_side``, the pixels that the image's
+    shorter side is to have in training.
+
+    Args:
+        backbone: a feature pyramid with ``out_channels`` and ``strides``.
+        classes: kinds of objects, without the background.
+        heads: sizes.
+        min_size, max_size: pixels of an image's shorter side, and of its longer side at most.
+        box_samples: proposals an image that the box head learns from.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        classes: int,
+        heads: HeadConfig,
+        min_size: int,
+        max_size: int,
+        box_samples: int = 512,
+    ) -> None:
+        channels, strides = heads.fpn_channels, _strides(backbone)
+        super().__init__(
+            backbone,
+            rpn_anchor_generator=_anchors(strides, several=isinstance(backbone, PyramidBackbone)),
+            rpn_pre_nms_top_n_train=2 * heads.proposals,
+            rpn_pre_nms_top_n_test=heads.proposals,
+            rpn_post_nms_top_n_train=2 * heads.proposals,
+            rpn_post_nms_top_n_test=heads.proposals,
+            box_roi_pool=_crops(strides, 7),
+            box_head=TwoMLPHead(channels * 7 * 7, heads.box_width),
+            box_predictor=FastRCNNPredictor(heads.box_width, classes + 1),
+            box_batch_size_per_image=box_samples,
+            mask_roi_pool=_crops(strides, 14),
+            mask_head=MaskRCNNHeads(channels, [heads.mask_width] * heads.mask_layers, 1),
+            mask_predictor=MaskRCNNPredictor(heads.mask_width, heads.mask_width, classes + 1),
+        )
+        coarsest = strides[-2]  # the level above it is every second value of it, at any size
+        self.transform = _Transform(min_size, max_size, MEAN, STD, size_divisible=coarsest * math.ceil(32 / coarsest))
+        for answers in (self.rpn.head, self.roi_heads.box_predictor, self.roi_heads.mask_predictor):
+            answers.register_forward_hook(_in_float32)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """In training, keep only what enters each layer of the backbone.
+
+        Raises:
+            ValueError: the backbone is no PSViT.
+        """
+        self._psvit("recipe.checkpoint_activations=false").set_grad_checkpointing(enable)
+
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Compile the layers of the backbone.
+
+        Raises:
+            ValueError: the backbone is no PSViT.
+        """
+        self._psvit("recipe.compile=false").compile_layers(backend)
+
+    def layer_depths(self) -> dict[str, int]:
+        """Depth of each parameter for layer-wise learning rates: all but the network itself is above its last layer.
+
+        Raises:
+            ValueError: the backbone is no PSViT.
+        """
+        depths = self._psvit("recipe.layer_decay=null").layer_depths()
+        top = max(depths.values()) + 1  # the network has no norm and head left
+        names = (name for name, _ in self.named_parameters())
+        return {name: depths.get(name.removeprefix("backbone.body."), top) for name in names}
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay leaves alone, beside biases and norms."""
+        if not isinstance(self.backbone, PyramidBackbone):
+            return set()
+        return {f"backbone.body.{name}" for name in self.backbone.body.no_weight_decay()}
+
+    def _psvit(self, without: str) -> PSViT:
+        if not isinstance(self.backbone, PyramidBackbone):
+            raise ValueError(f"only a PSViT backbone can do this; say {without}")
+        return self.backbone.body
+
+
+def make_detector(
+    network: Network, classes: int, heads: HeadConfig, recipe: DetectRecipe, start: Path | None = None
+) -> Detector:
+    """A detector to be trained, with random weights or with a classifier's in its backbone.
+
+    Raises:
+        ValueError: weights of another network, or images smaller than its patches.
+    """
+    backbone = make_backbone(network, heads.fpn_channels, recipe.drop_path, start, frozen=start is not None)
+    patch, smallest = _strides(backbone)[0], min(recipe.min_sizes)
+    if smallest < patch:
+        raise ValueError(
+            f"recipe.min_sizes={recipe.min_sizes}: {smallest} px is less than a patch of {network.name}, {patch} px; "
+            "use larger images"
+        )
+    return Detector(backbone, classes, heads, max(recipe.min_sizes), recipe.max_size, recipe.box_samples)
+
+
+def _strides(backbone: nn.Module) -> tuple[int, ...]:
+    strides: Any = backbone.strides
+    return tuple(strides)
+
+
+def _anchors(strides: Sequence[int], several: bool) -> AnchorGenerator:
+    """Boxes of three shapes around each place of each level, 8 strides large or, if several, 4 and 6 strides.
+
+    A PSViT-2D has one level less than a ResNet, and begins at twice its stride.
+    """
+    sizes = tuple((4 * stride, 6 * stride) if several else (8 * stride,) for stride in strides)
+    return _Anchors(sizes, (_RATIOS,) * len(strides))
+
+
+def _crops(strides: Sequence[int], side: int) -> MultiScaleRoIAlign:
+    """What cuts regions out of the levels, but the one on top, at ``side`` x ``side`` values.
+
+    torchvision would take the scales from the first batch, which a very narrow image leads astray.
+    """
+    levels = strides[:-1]
+    crops = MultiScaleRoIAlign([str(level) for level in range(len(levels))], side, sampling_ratio=2)
+    crops.scales = [1 / stride for stride in levels]
+    crops.map_levels = LevelMapper(int(math.log2(levels[0])), int(math.log2(levels[-1])))
+    return crops
+
+
+class _Anchors(AnchorGenerator):  # type: ignore[misc]
+    """Anchors in float32, also where the maps are not: between 512 and 1024 bfloat16 knows every fourth pixel only."""
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        anchors: list[Tensor] = super().forward(image_list, [features[:1, :1].float() for features in feature_maps])
+        return anchors
+
+
+def _in_float32(module: nn.Module, given: Any, made: Any) -> Any:
+    """What a head answers, in float32 under autocast too: boxes take the type of what moves them."""
+    return made.float() if isinstance(made, Tensor) else type(made)(_in_float32(module, given, each) for each in made)
+
+
+class _Transform(GeneralizedRCNNTransform):  # type: ignore[misc]
+    """Images of a batch normalised, resized and padded; boxes and masks with them.
+
+    torchvision's, but each training image is told its size, which else would depend on what was drawn before, and no
+    side becomes less than a pixel.
+    """
+
+    def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
+        before = image.shape[-2:]
+        short = self.min_size[-1] if target is None else target.get("short_side", self.min_size[-1])
+        scale = min(short / min(before), self.max_size / max(before))
+        after = [max(1, int(side * scale)) for side in before]
+        image = F.interpolate(image[None], after, mode="bilinear", align_corners=False)[0]
+        if target is not None:
+            target["boxes"] = resize_boxes(target["boxes"], before, after)
+            masks = target["masks"][:, None].to(torch.uint8)
+            target["masks"] = F.interpolate(masks, after)[:, 0] if len(masks) else masks.new_zeros(0, *after)
+        return image, target

@@ -1,0 +1,53 @@
+"""Settings of ``psvit-search explain``. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from psvit.data.config import DataConfig
+from psvit.retrain.config import SPLITS
+
+
+@dataclass
+class ExplainConfig:
+    """Settings of ``psvit-search explain``.
+
+    Attributes:
+        runs: folder of all runs.
+        name: name of this project's runs.
+        arch: the network: an arch.json, a name as ``deit_tiny_16`` or ``1d_tiny_16:BSB-BB-B``, or
+            ``torchvision:resnet18``.
+        weights: its trained weights, a safetensors file of ``retrain``.
+        versus: a second network, to be shown beside the first.
+        versus_weights: its trained weights.
+        split: images to look at: ``test``, ``search`` or ``train``.
+        images: of these, over how many the likeness is averaged, drawn by ``seed`` with the classes in proportion; all,
+            where the split has fewer.
+        pictures: image files for Grad-CAM; none takes the first eight of these images.
+        save: folder of what is made.
+        seed: of the choice of images.
+    """
+
+    runs: str = "runs"
+    name: str = "default"
+    arch: str = "???"
+    weights: str = "???"
+    versus: str | None = None
+    versus_weights: str | None = None
+    split: str = "test"
+    images: int = 64
+    pictures: list[str] = field(default_factory=list)
+    save: str = "???"
+    seed: int = 0
+    device: str = "auto"
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split is {self.split!r}; use one of {', '.join(SPLITS)}")
+        if self.images < 2:
+            raise ValueError(f"images is {self.images}; use 2 or more: one image is compared with others")
+        if self.versus is not None and self.versus_weights is None:
+            raise ValueError(f"versus is {self.versus}, but its weights are not given; add --versus-weights FILE")
+        if self.versus is None and self.versus_weights is not None:
+            raise ValueError(f"versus_weights is {self.versus_weights}; say which network they are of: --versus NET")

@@ -1,0 +1,8 @@
+"""``python -m psvit``: the command ``psvit-search``."""
+
+import sys
+
+from psvit.cli.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""A run is a folder that records what was asked; the same command goes on in it, another one is refused. No torch."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import yaml
+
+import psvit
+from psvit.run.files import write_text
+
+# Settings (and all below them) that a run may change when it goes on: they have no effect on its result, or are where a
+# file lies whose content is compared (``supernet``, ``arch``, ``data_root``, ``start``, ``distill.weights``).
+WITHOUT_EFFECT = (
+    *("data.workers", "workers", "jobs", "recipe.checkpoint_every", "device", "runs", "name", "out", "profile"),
+    *("supernet", "arch", "data_root", "start", "distill.weights"),
+    *("search.batch_size", "search.memory", "search.compile", "search.auto_minutes"),
+    *("search.latency.table", "search.latency.force", "search.latency.repeats"),  # what was measured is compared
+    "search.trials",  # a finished search goes on when it is asked for more
+)
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+def differences(recorded: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """What differs between two nested dicts of plain values, one phrase a key: ``recipe.lr was 0.1 and is 0.2``."""
+    there, here = _flatten(recorded), _flatten(asked)
+    return [
+        f"{key} was {there.get(key, 'not set')} and is {here.get(key, 'not set')}"
+        for key in dict.fromkeys([*there, *here])
+        if key not in there or key not in here or there[key] != here[key]
+    ]
+
+
+class RunFolder:
+    """A run's folder, locked while this context is open so that no second process works in it.
+
+    On entry the main process of the run writes ``config.yaml`` and ``versions.json``, or, where a run was started
+    before, checks that the same is asked again. Other processes only know the path.
+
+    Args:
+        path: the folder; made when missing.
+        config: the resolved config, a nested dict of plain values.
+        main: whether this process is the one that writes.
+
+    Raises:
+        ValueError: on entry; another process works in the folder, or it holds a run of other settings.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], main: bool = True) -> None:
+        self.path = path
+        self.main = main
+        self._config = config
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> RunFolder:
+        if self.main:
+            self._take()
+            try:
+                self._record()
+            except BaseException:
+                self._release()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def _take(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / ".lock", "a+")  # noqa: SIM115  (open as long as the run)
+        except OSError as error:
+            raise ValueError(
+                f"cannot use the run folder {self.path}: {error.strerror}; choose another out=..."
+            ) from error
+        try:
+            # lockf, not flock: loader workers that outlive a killed run by seconds must not keep its lock
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise ValueError(
+                f"another process works in {self.path}; wait for it, or use name=... or out=... for a new run"
+            ) from error
+        self._lock = lock
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _record(self) -> None:
+        path = self.path / "config.yaml"
+        text = yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True)
+        if path.exists():
+            self._compare(path, asked=yaml.safe_load(text))
+        else:
+            write_text(path, text)
+        versions = {"psvit-search": psvit.__version__, "python": platform.python_version()}
+        versions |= {name: version(name) for name in ("torch", "torchvision")}
+        write_text(self.path / "versions.json", json.dumps(versions, indent=2) + "\n")
+
+    def _compare(self, path: Path, asked: dict[str, Any]) -> None:
+        try:
+            recorded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no YAML; mend it, or use name=... or out=... for a new run") from error
+        if not isinstance(recorded, dict):
+            raise ValueError(f"{path} records no settings; mend it, or use name=... or out=... for a new run")
+        changed = differences(_binding(recorded), _binding(asked))
+        if changed:
+            raise ValueError(
+                f"{self.path} holds a run of other settings: {'; '.join(changed)}. "
+                "Use name=... or out=... for a new run, or the old settings to go on"
+            )
+
+
+def _binding(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that have an effect on the result."""
+    return {
+        key: value
+        for key, value in _flatten(config).items()
+        if not any(key == free or key.startswith(f"{free}.") for free in WITHOUT_EFFECT)
+    }
