@@ -62,14 +62,14 @@ def settings(overrides: list[str]) -> TrainSupernetConfig:
 class Measure:
     """The scores of random architectures after every few epochs, and the time of training up to there."""
 
-    def __init__(self, config: TrainSupernetConfig, every: int, number: int, alone: pd.DataFrame | None) -> None:
+    def __init__(self, config: TrainSupernetConfig, every: int, number: int, standalone: pd.DataFrame | None) -> None:
         self.data = open_data(config.data)
         spec = config.space.spec(self.data.classes, self.data.image_size)
         self.space = SearchSpace(spec, config.space.cells)
         self.device = pick_device(config.device)
         self.images = self.data.size("train")
         self.pixels = Pixels(self.data, "search", spec.image_size, None, config.data.split_seed)
-        self.epochs, self.every, self.alone = config.recipe.epochs, every, alone
+        self.epochs, self.every, self.standalone = config.recipe.epochs, every, standalone
         everything = self.space.within()
         self.architectures = [everything.draw(numpy_rng(0, "quality", number)) for number in range(number)]
         self.rows: list[dict[str, float]] = []
@@ -108,11 +108,11 @@ class Measure:
     def _at_the_end(self, model: Any) -> dict[str, float]:
         placed = self._score(model, self.architectures, placements=4)
         row = {"placed_top1": placed[0], "placed_loss": placed[1]}
-        if self.alone is not None:
-            architectures = [Architecture.parse(layers) for layers in self.alone["layers"]]
+        if self.standalone is not None:
+            architectures = [Architecture.parse(layers) for layers in self.standalone["layers"]]
             for name, placements in (("tau", 0), ("placed_tau", 4)):
                 losses = self._losses(model, architectures, placements)["loss"]
-                row[name] = float(kendalltau(losses, self.alone["alone_loss"]).statistic)
+                row[name] = float(kendalltau(losses, self.standalone["standalone_loss"]).statistic)
         return row
 
 
@@ -120,7 +120,7 @@ def train_all(options: argparse.Namespace) -> pd.DataFrame:
     """A row for each choice, seed and measured epoch; kept in ``quality.csv``."""
     table = Path(options.out) / "quality.csv"
     frame = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=["choice", "seed"])
-    alone = None if options.alone is None else pd.read_csv(options.alone)
+    standalone = None if options.standalone is None else pd.read_csv(options.standalone)
     for seed in range(options.seeds):
         for choice in options.choices:
             if ((frame["choice"] == choice) & (frame["seed"] == seed)).any():
@@ -128,7 +128,7 @@ def train_all(options: argparse.Namespace) -> pd.DataFrame:
             sampling, paths, weights = choice.split()
             named = [f"sampling={sampling}", f"paths={paths}", f"weights={weights}", f"seed={seed}"]
             config = settings([*named, *options.settings, f"out={options.out}/{choice.replace(' ', '-')}-{seed}"])
-            measure = Measure(config, options.every, options.architectures, alone)
+            measure = Measure(config, options.every, options.architectures, standalone)
             train_supernet(dataclasses.replace(config, watch=0), measure)
             rows = pd.DataFrame(measure.rows)
             if not len(rows) or rows["epoch"].iloc[0] > options.every:

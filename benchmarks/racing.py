@@ -43,7 +43,7 @@ class Table:
 
     name: str
     architectures: list[Architecture]
-    right: np.ndarray
+    correct: np.ndarray
     loss: np.ndarray
     labels: np.ndarray
     flops: Callable[[Sequence[Architecture]], int]
@@ -59,10 +59,10 @@ def score(run: Path, flops: Band) -> Table:
     architectures = Exhaustive(allowed).ask(allowed.count)
     chunks = [architectures[first : first + TOGETHER] for first in range(0, len(architectures), TOGETHER)]
     parts = [evaluator.outcomes(chunk, range(evaluator.images)) for chunk in chunks]
-    right, loss = np.concatenate([part.right for part in parts]), np.concatenate([part.loss for part in parts])
+    correct, loss = np.concatenate([part.correct for part in parts]), np.concatenate([part.loss for part in parts])
     # the evaluator has an order of its own; here only the classes matter, of which each has its share anyway
     labels = Pixels(data, "search", trained.space.spec.image_size, None, trained.data.split_seed).labels
-    return Table(f"{trained.space.label} within {flops}", architectures, right, loss, labels, evaluator.flops)
+    return Table(f"{trained.space.label} within {flops}", architectures, correct, loss, labels, evaluator.flops)
 
 
 def make_up(architectures: int, images: int) -> Table:
@@ -97,10 +97,10 @@ def main() -> None:
         parser.error("give either --supernet or --made-up")
 
     table = make_up(*arguments.made_up) if arguments.made_up else score(arguments.supernet, Band.parse(arguments.flops))
-    architectures, right, loss, labels = table.architectures, table.right, table.loss, table.labels
+    architectures, correct, loss, labels = table.architectures, table.correct, table.loss, table.labels
     place = {architecture: row for row, architecture in enumerate(architectures)}
-    order = sorted(range(len(right)), key=lambda i: (-right[i].sum(), loss[i].sum(dtype=np.float64)))
-    top1, images_in_all = right.mean(axis=1), right.shape[1]
+    order = sorted(range(len(correct)), key=lambda i: (-correct[i].sum(), loss[i].sum(dtype=np.float64)))
+    top1, images_in_all = correct.mean(axis=1), correct.shape[1]
     print(
         f"{len(architectures):,} architectures of {table.name}, {images_in_all:,} images; top-1 {top1.min():.4f} to "
         f"{top1.max():.4f}, mean {top1.mean():.4f}; confidence {arguments.confidence}"
@@ -113,7 +113,7 @@ def main() -> None:
             def outcomes(some: Sequence[Architecture], span: range, columns: np.ndarray = columns) -> Outcomes:
                 rows = [place[architecture] for architecture in some]
                 chosen = np.ix_(rows, columns[span.start : span.stop])
-                return Outcomes(right[chosen], loss[chosen])
+                return Outcomes(correct[chosen], loss[chosen])
 
             with tempfile.TemporaryDirectory() as folder:
                 raced = race(

@@ -197,7 +197,7 @@ def measure(case: Case, device: torch.device, peak: float) -> None:
         few = range(min(case.images, 1000))
         exact = Evaluator(supernet, space, noise, device, precision="fp32").outcomes(some, few)  # type: ignore[arg-type]
         found = tree.outcomes(some, few)
-        top1 = abs(exact.right.mean(axis=1) - found.right.mean(axis=1)).max()
+        top1 = abs(exact.correct.mean(axis=1) - found.correct.mean(axis=1)).max()
         loss = abs(exact.loss.mean(axis=1) - found.loss.mean(axis=1)).max()
         print(f"  bf16 against float32, largest difference of a score: top-1 {top1:.5f}, loss {loss:.5f}")
     work = case.images * sum(tree.flops(chunk) for chunk in chunks)

@@ -105,8 +105,8 @@ SETTINGS = {
     "data.image_size": "pixels, as 224 or 224x160 (height first); null is the space's own",
     "data.search_fraction": "share of the training images held out to score architectures",
     "data.workers": "processes that load images",
-    "data.broken": "what becomes of images that cannot be read: fail stops, skip leaves them out",
-    "data.broken_limit": "how many may be left out",
+    "data.corrupt": "what becomes of images that cannot be read: fail stops, skip leaves them out",
+    "data.corrupt_limit": "how many may be left out",
     "data.decode": "where JPEGs are decoded for training on a GPU: cpu, gpu, or auto: there, if it can",
     "size": "pixels: of a JPEG's shorter side, never enlarged; of both sides of a raw image",
     "store": "jpeg, or raw: uint8 pixels, all squeezed to one size; five times the space, no time to decode",
@@ -156,14 +156,14 @@ SETTINGS = {
     "top": "how many to show",
     "search.latency.table": "a latency.json; null measures one on this machine for the run",
     "search.latency.batch": "images a forward pass, for a budget of latency",
-    "images": "how many the likeness is averaged over",
+    "images": "how many the similarity is averaged over",
     "pictures": "image files for Grad-CAM, as [a.jpg,b.jpg]; without, some images of the split",
     "scale": "networks, data, epochs and budget of the tables; choices:",
     "seeds": "each network is trained once with each of them",
     "search.budget.flops": "multiply-adds an image that a search may use",
     "detect recipe": "training recipe; choices:",
     "detect data.root": "folder with COCO's annotations/, train2017/ and val2017/",
-    "detect data.broken": "what becomes of listed images that are not there: fail stops, skip leaves them out",
+    "detect data.corrupt": "what becomes of listed images that are not there: fail stops, skip leaves them out",
     "detect watch": "measure AP after each epoch, too",
     "recipe.min_sizes": "pixels of an image's shorter side; of several, one is drawn each time",
     "heads.fpn_channels": "of the feature pyramid",
@@ -247,7 +247,7 @@ COMMANDS = {
                 replace(_SAVE, value="DIR", help="folder of the cache"),
                 Flag("--verify", "verify", "", "check the cache at --save instead: names the files that are damaged"),
             ),
-            settings="data data.root size store quality workers data.broken data.broken_limit",
+            settings="data data.root size store quality workers data.corrupt data.corrupt_limit",
             examples={
                 "a folder of pictures": "psvit-search prepare-data data=imagefolder data.root=/photos --save /cache",
                 "then": "psvit-search train-supernet data=packed data.root=/cache",
@@ -265,7 +265,7 @@ COMMANDS = {
             task="psvit.supernet.train:train_supernet",
             schema="psvit.supernet.config:TrainSupernetConfig",
             flags=(_NAME, _OUT, _PROFILE),
-            settings="space data data.root data.image_size data.search_fraction data.workers data.broken data.decode "
+            settings="space data data.root data.image_size data.search_fraction data.workers data.corrupt data.decode "
             f"{_TRAIN_SETTINGS} sampling paths weights watch seed device",
             examples={
                 "handwritten digits": "psvit-search train-supernet",
@@ -433,7 +433,7 @@ COMMANDS = {
             name="explain",
             summary="look into trained networks: attention maps, tokens, Grad-CAM",
             about="Measures how alike the attention maps of neighbouring layers and the tokens within a layer are, "
-            "with the likeness on different images beside it, and draws them, the layers, and by Grad-CAM (captum) "
+            "with the similarity on different images beside it, and draws them, the layers, and by Grad-CAM (captum) "
             "what in an image speaks for the predicted class. Of a ResNet of torchvision Grad-CAM only.",
             task="psvit.explain.explain:explain",
             schema="psvit.explain.config:ExplainConfig",
@@ -493,7 +493,7 @@ COMMANDS = {
                 _OUT,
                 _PROFILE,
             ),
-            settings=f"data.root data.workers data.broken {_TRAIN_SETTINGS} recipe.min_sizes heads.fpn_channels watch "
+            settings=f"data.root data.workers data.corrupt {_TRAIN_SETTINGS} recipe.min_sizes heads.fpn_channels watch "
             "experiment seed device",
             examples={
                 "drawn shapes, minutes on a CPU, after the commands that detect shapes names": "psvit-search "

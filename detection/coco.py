@@ -131,20 +131,20 @@ def open_split(config: CocoConfig, split: str) -> CocoImages:
     if not root.is_dir():
         raise ValueError(f"data.root={root} {'is no folder' if root.exists() else 'does not exist'}; give a folder")
     folder, file = (getattr(config, f"{split}_{what}") for what in ("images", "annotations"))
-    images = open_coco(root / folder, root / file, config.broken)
+    images = open_coco(root / folder, root / file, config.corrupt)
     if os.environ.get("RANK", "0") == "0":
         for note in images.notes:
             print(note, file=sys.stderr, flush=True)
     return images
 
 
-def open_coco(root: Path, annotations: Path, broken: str = "fail") -> CocoImages:
+def open_coco(root: Path, annotations: Path, corrupt: str = "fail") -> CocoImages:
     """Open a listing and check all of it, without reading an image.
 
     Args:
         root: folder of the images.
         annotations: the JSON file that lists them and their objects.
-        broken: ``skip`` leaves out images that are missing.
+        corrupt: ``skip`` leaves out images that are missing.
 
     Raises:
         ValueError: pycocotools is not installed; the listing is missing, is none of COCO's, contradicts itself, or has
@@ -156,10 +156,10 @@ def open_coco(root: Path, annotations: Path, broken: str = "fail") -> CocoImages
     _check_images(coco.dataset, annotations)
     without_area = _check_annotations(coco, annotations)
     missing = _missing(listing)
-    if missing and broken == "fail":
+    if missing and corrupt == "fail":
         raise ValueError(
             f"{len(missing):,} of {len(listing.ids):,} images that {annotations} lists are missing below {root}, the "
-            f"first is {coco.imgs[missing[0]]['file_name']}; put them there, or leave them out by data.broken=skip"
+            f"first is {coco.imgs[missing[0]]['file_name']}; put them there, or leave them out by data.corrupt=skip"
         )
     if len(missing) == len(listing.ids):
         raise ValueError(f"none of the images that {annotations} lists is below {root}; is it their folder?")

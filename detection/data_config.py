@@ -14,7 +14,7 @@ class CocoConfig:
         train_images, val_images: folder of the images to learn from, and of those to score on.
         train_annotations, val_annotations: the JSON file that lists them.
         workers: loader processes for each rank; 0 loads in the training process. No effect on the result.
-        broken: what becomes of images that are listed but not there: ``fail`` stops before anything is trained,
+        corrupt: what becomes of images that are listed but not there: ``fail`` stops before anything is trained,
             ``skip`` leaves them out, of training and of scores, and says how many.
     """
 
@@ -24,10 +24,10 @@ class CocoConfig:
     val_images: str = "val2017"
     val_annotations: str = "annotations/instances_val2017.json"
     workers: int = 0
-    broken: str = "fail"
+    corrupt: str = "fail"
 
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ValueError(f"data.workers is {self.workers}; use 0 or more")
-        if self.broken not in ("fail", "skip"):
-            raise ValueError(f"data.broken is {self.broken!r}; use fail or skip")
+        if self.corrupt not in ("fail", "skip"):
+            raise ValueError(f"data.corrupt is {self.corrupt!r}; use fail or skip")

@@ -17,7 +17,7 @@ from psvit.detection.coco import CocoImages, Target, open_split
 from psvit.detection.config import DetectEvaluateConfig, DetectTrainConfig, HeadConfig
 from psvit.detection.metrics import KEYS, Precision, average_precision
 from psvit.detection.model import Detector
-from psvit.detection.pictures import draw_detections
+from psvit.detection.plots import draw_detections
 from psvit.draw import check_picture
 from psvit.engine.device import autocast, pick_device
 from psvit.networks import Network

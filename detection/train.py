@@ -23,7 +23,7 @@ from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
 from psvit.engine.loop import Trained, train
 from psvit.networks import Network
-from psvit.retrain.pictures import draw_training
+from psvit.retrain.plots import draw_training
 from psvit.retrain.train import PLAIN_WEIGHTS, WEIGHTS
 from psvit.run.files import sha256, write_text
 from psvit.run.folder import RunFolder

@@ -1,1 +1,1 @@
-"""Look into trained networks: likeness of attention maps and of tokens, Grad-CAM, drawings."""
+"""Look into trained networks: similarity of attention maps and of tokens, Grad-CAM, drawings."""

@@ -21,8 +21,8 @@ class ExplainConfig:
         versus: a second network, to be shown beside the first.
         versus_weights: its trained weights.
         split: images to look at: ``test``, ``search`` or ``train``.
-        images: of these, over how many the likeness is averaged, drawn by ``seed`` with the classes in proportion; all,
-            where the split has fewer.
+        images: of these, over how many the similarity is averaged, drawn by ``seed`` with the classes in proportion;
+            all, where the split has fewer.
         pictures: image files for Grad-CAM; none takes the first eight of these images.
         save: folder of what is made.
         seed: of the choice of images.

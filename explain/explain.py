@@ -25,8 +25,8 @@ from psvit.draw import draw_architecture
 from psvit.engine.device import pick_device
 from psvit.explain.config import ExplainConfig
 from psvit.explain.gradcam import Array, captum_attr, check_supported, grad_cam, on_patches, over_image, places
-from psvit.explain.likeness import MapLikeness, TokenLikeness, images_at_once, match_heads, measure
-from psvit.explain.pictures import Seen, draw_attention, draw_gradcam, draw_heads, draw_tokens
+from psvit.explain.plots import Seen, draw_attention, draw_gradcam, draw_heads, draw_tokens
+from psvit.explain.similarity import MapSimilarity, TokenSimilarity, images_at_once, match_heads, measure
 from psvit.model import PSViT
 from psvit.networks import Network, find_network, is_file
 from psvit.run.files import sha256, write_text
@@ -57,15 +57,15 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """The likeness of maps for each stage, and of tokens for each of its layers."""
+class Similarity:
+    """The similarity of maps for each stage, and of tokens for each of its layers."""
 
-    maps: list[MapLikeness]
-    tokens: list[list[TokenLikeness]]
+    maps: list[MapSimilarity]
+    tokens: list[list[TokenSimilarity]]
 
 
 def explain(config: ExplainConfig) -> Path:
-    """Write likeness of attention maps and tokens, Grad-CAM and drawings of one network or two into a folder.
+    """Write similarity of attention maps and tokens, Grad-CAM and drawings of one network or two into a folder.
 
     Returns:
         The folder.
@@ -98,16 +98,16 @@ def explain(config: ExplainConfig) -> Path:
             return EvalTransform(size, dataset.photographs)(given)
         return next(data.pixel_batches(config.split, size, [chosen.tolist()]))[0]
 
-    likeness = {}
+    similarity = {}
     for subject in subjects:
         if isinstance(subject.module, PSViT):
             batches = _batches(subject, data, config.split, order, device)
-            likeness[subject.title] = Likeness(*measure(subject.module, batches))
+            similarity[subject.title] = Similarity(*measure(subject.module, batches))
     seen = [_see(subject, pictures(subject.network.image_size), data, device) for subject in subjects]
 
-    written = _write_tables(likeness, folder)
+    written = _write_tables(similarity, folder)
     for subject in subjects:
-        written += _draw(subject, likeness.get(subject.title), len(order), folder)
+        written += _draw(subject, similarity.get(subject.title), len(order), folder)
     draw_gradcam(seen, captions, true, folder / "gradcam.png")
     about = {
         "data": config.data.name,
@@ -115,14 +115,14 @@ def explain(config: ExplainConfig) -> Path:
         "images": len(order),
         "seed": config.seed,
         "networks": [
-            _about(subject, likeness.get(subject.title), one, captions, true)
+            _about(subject, similarity.get(subject.title), one, captions, true)
             for subject, one in zip(subjects, seen, strict=True)
         ],
         "tool": f"psvit-search {psvit.__version__}",
     }
     write_text(folder / "explain.json", json.dumps(about, indent=2, allow_nan=False) + "\n")
     for subject in subjects:
-        print("\n".join(_lines(subject, likeness.get(subject.title))))
+        print("\n".join(_lines(subject, similarity.get(subject.title))))
     print(f"wrote into {folder}: {', '.join([*written, 'gradcam.png', 'explain.json'])}")
     return folder
 
@@ -178,16 +178,16 @@ def _see(subject: Subject, pixels: Tensor, data: Data, device: torch.device) -> 
     )
 
 
-def _write_tables(likeness: dict[str, Likeness], folder: Path) -> list[str]:
+def _write_tables(similarity: dict[str, Similarity], folder: Path) -> list[str]:
     """The numbers as CSV; layers and heads count from 1. Gives the names of the files."""
     layers, heads, tokens = [], [], []
-    for network, found in likeness.items():
+    for network, found in similarity.items():
         for stage, maps in enumerate(found.maps, start=1):
             same, different = maps.layers(), maps.layers(different=True)
             for one in range(len(maps.letters)):
                 for other in range(one, len(maps.letters)):
                     row = {"network": network, "stage": stage, "layer": one + 1, "other_layer": other + 1}
-                    row |= {"same_map": maps.shared(one, other), "likeness": same[one, other]}
+                    row |= {"same_map": maps.shared(one, other), "similarity": same[one, other]}
                     layers.append({**row, "different_images": different[one, other]})
             for one, other in maps.neighbours:
                 table, chance = maps.heads(one, other), maps.heads(one, other, different=True)
@@ -195,7 +195,7 @@ def _write_tables(likeness: dict[str, Likeness], folder: Path) -> list[str]:
                 for (head, another), value in np.ndenumerate(table):
                     row = {"network": network, "stage": stage, "layer": one + 1, "other_layer": other + 1}
                     row |= {"head": head + 1, "other_head": another + 1, "matched": partners[head] == another}
-                    heads.append({**row, "likeness": value, "different_images": chance[head, another]})
+                    heads.append({**row, "similarity": value, "different_images": chance[head, another]})
         for stage, (maps, each) in enumerate(zip(found.maps, found.tokens, strict=True), start=1):
             for layer, (letter, one_layer) in enumerate(zip(maps.letters, each, strict=True), start=1):
                 row = {
@@ -205,7 +205,7 @@ def _write_tables(likeness: dict[str, Likeness], folder: Path) -> list[str]:
                     "kind": letter,
                     "tokens": len(one_layer.each),
                 }
-                row |= {"likeness": one_layer.same, "different_images": one_layer.different}
+                row |= {"similarity": one_layer.same, "different_images": one_layer.different}
                 tokens.append({**row, "class_token": one_layer.class_token})
     tables = {"attention.csv": layers, "heads.csv": heads, "tokens.csv": tokens}
     names = [name for name, rows in tables.items() if rows]
@@ -214,9 +214,9 @@ def _write_tables(likeness: dict[str, Likeness], folder: Path) -> list[str]:
     return names
 
 
-def _draw(subject: Subject, likeness: Likeness | None, images: int, folder: Path) -> list[str]:
+def _draw(subject: Subject, similarity: Similarity | None, images: int, folder: Path) -> list[str]:
     """The pictures of one network but Grad-CAM; gives the names of the files."""
-    if likeness is None:
+    if similarity is None:
         return []
     assert isinstance(subject.network, ArchFile)
     spec, architecture = subject.network.spec, subject.network.architecture
@@ -224,18 +224,18 @@ def _draw(subject: Subject, likeness: Likeness | None, images: int, folder: Path
     def file(name: str, ending: str = "png") -> Path:
         return folder / f"{name}{subject.ending}.{ending}"
 
-    draw_attention(likeness.maps, subject.title, images, file("attention"))
+    draw_attention(similarity.maps, subject.title, images, file("attention"))
     written = [file("attention")]
-    if draw_heads(likeness.maps, subject.title, images, file("heads")):
+    if draw_heads(similarity.maps, subject.title, images, file("heads")):
         written.append(file("heads"))
     grids: list[list[Array]] = []
-    for stage, layers in enumerate(likeness.tokens):
+    for stage, layers in enumerate(similarity.tokens):
         if spec.kind == "1d":
             lay_out = partial(on_patches, spec=spec, stage=stage)
             grids.append([lay_out(layer.each[None])[0] for layer in layers])
         else:
             grids.append([layer.each.reshape(spec.grids[stage]) for layer in layers])
-    draw_tokens(likeness.tokens, architecture.stages, grids, subject.title, images, file("tokens"))
+    draw_tokens(similarity.tokens, architecture.stages, grids, subject.title, images, file("tokens"))
     written.append(file("tokens"))
     for ending in ("png", "svg"):
         draw_architecture(spec, architecture, file("architecture", ending), subject.network.name)
@@ -243,8 +243,8 @@ def _draw(subject: Subject, likeness: Likeness | None, images: int, folder: Path
     return [path.name for path in written]
 
 
-def _neighbours(maps: Sequence[MapLikeness], different: bool = False) -> list[float]:
-    """The likeness of neighbouring layers that do not share a map."""
+def _neighbours(maps: Sequence[MapSimilarity], different: bool = False) -> list[float]:
+    """The similarity of neighbouring layers that do not share a map."""
     return [
         float(stage.layers(different)[pair]) for stage in maps for pair in stage.neighbours if not stage.shared(*pair)
     ]
@@ -260,7 +260,7 @@ def _number(value: float | None) -> float | None:
 
 
 def _about(
-    subject: Subject, likeness: Likeness | None, seen: Seen, captions: Sequence[str], true: Sequence[str | None]
+    subject: Subject, similarity: Similarity | None, seen: Seen, captions: Sequence[str], true: Sequence[str | None]
 ) -> dict[str, Any]:
     """What was found in a network, as JSON values."""
     cost = subject.network.cost
@@ -272,15 +272,15 @@ def _about(
         "attention": None,
         "tokens": None,
     }
-    if likeness is not None:
-        pairs = [stage.shared(*pair) for stage in likeness.maps for pair in stage.neighbours]
+    if similarity is not None:
+        pairs = [stage.shared(*pair) for stage in similarity.maps for pair in stage.neighbours]
         about["attention"] = {
-            "neighbours": _mean(_neighbours(likeness.maps)),
-            "different_images": _mean(_neighbours(likeness.maps, different=True)),
+            "neighbours": _mean(_neighbours(similarity.maps)),
+            "different_images": _mean(_neighbours(similarity.maps, different=True)),
             "pairs": pairs.count(False),
             "pairs_that_share": pairs.count(True),
         }
-        first, last = likeness.tokens[0][0], likeness.tokens[-1][-1]
+        first, last = similarity.tokens[0][0], similarity.tokens[-1][-1]
         about["tokens"] = {
             "first_layer": _number(first.same),
             "first_layer_different_images": first.different,
@@ -303,25 +303,25 @@ def _about(
     return about
 
 
-def _lines(subject: Subject, likeness: Likeness | None) -> list[str]:
+def _lines(subject: Subject, similarity: Similarity | None) -> list[str]:
     """What was found in a network, in words."""
-    if likeness is None:
+    if similarity is None:
         return [f"{subject.title}: has no attention maps to compare and is not drawn; Grad-CAM only"]
-    maps, shared = likeness.maps, sum(stage.shared(*pair) for stage in likeness.maps for pair in stage.neighbours)
+    maps, shared = similarity.maps, sum(stage.shared(*pair) for stage in similarity.maps for pair in stage.neighbours)
     here, elsewhere = _mean(_neighbours(maps)), _mean(_neighbours(maps, different=True))
-    first, last = likeness.tokens[0][0], likeness.tokens[-1][-1]
+    first, last = similarity.tokens[0][0], similarity.tokens[-1][-1]
     sharing = f"; {shared} more share a map" if shared else ""
     if here is None or elsewhere is None:
         attention = f"no neighbouring layers with maps of their own to compare{sharing}"
     else:
         count = len(_neighbours(maps))
         attention = (
-            f"likeness of neighbouring layers {here:.3f}, on different images {elsewhere:.3f} "
+            f"similarity of neighbouring layers {here:.3f}, on different images {elsewhere:.3f} "
             f"({count} pair{'s' if count > 1 else ''}{sharing})"
         )
     return [
         f"{subject.title}:",
         f"  attention maps: {attention}",
-        f"  tokens: likeness {first.same:.3f} after the first layer, {last.same:.3f} after the last; of different "
+        f"  tokens: similarity {first.same:.3f} after the first layer, {last.same:.3f} after the last; of different "
         f"images {first.different:.3f} and {last.different:.3f}",
     ]

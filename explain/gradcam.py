@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from psvit.arch import NetworkSpec
-from psvit.explain.likeness import walk
+from psvit.explain.similarity import walk
 from psvit.model import PSViT
 
 Array = npt.NDArray[np.float64]

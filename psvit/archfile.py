@@ -47,7 +47,7 @@ class ArchFile:
 
     spec: NetworkSpec
     architecture: Architecture
-    origin: dict[str, Any] | None = None
+    provenance: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -94,7 +94,7 @@ def save_arch(path: Path, arch: ArchFile) -> None:
         "stages": [[LAYER_NAMES[letter] for letter in letters] for letters in arch.architecture.stages],
         "flops": cost.flops,
         "params": cost.params,
-        "origin": arch.origin,
+        "origin": arch.provenance,
     }
     write_text(path, json.dumps(document, indent=2) + "\n")
 
@@ -134,14 +134,14 @@ def _parse(document: Any) -> ArchFile:
         require(document[key], int, f"$.{key}")
         if document[key] != counted:
             raise ValueError(f"$.{key}: is {document[key]}, but the network has {counted}")
-    origin = document.get("origin")
-    if origin is not None:
-        require_object(origin, "$.origin", set(_ORIGIN), required=set())
-        for key, value in origin.items():
+    provenance = document.get("origin")
+    if provenance is not None:
+        require_object(provenance, "$.origin", set(_ORIGIN), required=set())
+        for key, value in provenance.items():
             require(value, _ORIGIN[key], f"$.origin.{key}")
-        if "path" in origin:
-            _check_path(origin["path"], architecture)
-    return ArchFile(spec, architecture, origin)
+        if "path" in provenance:
+            _check_path(provenance["path"], architecture)
+    return ArchFile(spec, architecture, provenance)
 
 
 def parse_network(value: Any) -> NetworkSpec:

@@ -26,7 +26,7 @@ def _sharing(layer: BasicLayer | SharingLayer, x: Tensor, given: Tensor) -> Tens
     return layer.share(x, given)
 
 
-class Calls:
+class LayerRunner:
     """The three ways in which a layer is called, for each stage; weights are an argument of compiled code.
 
     Not a module: a network's state does not know of it.

@@ -127,15 +127,15 @@ def _table(arch: ArchFile, note: str) -> list[str]:
         lines += ["          " + letters[start : start + _LETTERS] for start in range(_LETTERS, len(letters), _LETTERS)]
     lines += ["-" * len(header), row("total", "", "", "", "", f"{total.flops:,}", "100.0%", f"{total.params:,}")]
     lines.append(f"{LAYER_NAMES[BASIC]} layers are B, {LAYER_NAMES[SHARING]} layers S")
-    return [line.rstrip() for line in lines + _origin_lines(arch.origin)]
+    return [line.rstrip() for line in lines + _origin_lines(arch.provenance)]
 
 
-def _origin_lines(origin: dict[str, Any] | None) -> list[str]:
+def _origin_lines(provenance: dict[str, Any] | None) -> list[str]:
     """Where a searched network came from."""
-    if not origin:
+    if not provenance:
         return []
     lines = ["", "Where it came from"]
-    for key, value in origin.items():
+    for key, value in provenance.items():
         text = _plain(value)
         lines.append(f"  {key.replace('_', ' '):<16}  {text if len(text) <= 80 else text[:77] + '...'}")
     return lines
@@ -169,5 +169,5 @@ def _to_json(arch: ArchFile) -> dict[str, Any]:
         "flops": total.flops,
         "params": total.params,
         "parts": rows,
-        "origin": arch.origin,
+        "origin": arch.provenance,
     }

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from psvit.arch import SHARING, Architecture, NetworkSpec
-from psvit.calls import Calls
+from psvit.calls import LayerRunner
 from psvit.layers import Attention, BasicLayer, Grid, PatchEmbedding, SharingLayer, TokenPooling
 
 Layer = BasicLayer | SharingLayer
 
 
-class Frame(nn.Module):
+class NetworkBase(nn.Module):
     """Everything of a network but its layers: patch embedding, positions, token pooling, final norm and head.
 
     A standalone :class:`PSViT` and the supernet stand on the same frame, so that weights pass from one to the other by
@@ -39,7 +39,7 @@ class Frame(nn.Module):
         )
         self.norm = nn.LayerNorm(spec.widths[-1], eps=1e-6)
         self.head: nn.Module = nn.Linear(spec.widths[-1], spec.classes)
-        self.calls = Calls(spec.stages)
+        self.calls = LayerRunner(spec.stages)
 
     def init_weights(self) -> None:
         """Initialise as DeiT does: truncated normal of 0.02 for linear maps and positions, zero biases."""
@@ -72,7 +72,7 @@ class Frame(nn.Module):
             return self.pos_embed
         return interpolate_positions(self.pos_embed, self.spec.class_tokens, self.spec.patch_grid, grid)
 
-    def enter(self, stage: int, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+    def pool_into(self, stage: int, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """Pool the tokens on their way into a stage (from 0); nothing is pooled before the first."""
         return self.pools[stage - 1](x, grid) if stage else (x, grid)
 
@@ -154,7 +154,7 @@ def drop_path_rates(depth: int, last: float) -> list[float]:
     return [last * index / max(depth - 1, 1) for index in range(depth)]
 
 
-class PSViT(Frame):
+class PSViT(NetworkBase):
     """A PSViT (arXiv 2108.03428), or a DeiT, of given dimensions and layers.
 
     Args:
@@ -187,7 +187,7 @@ class PSViT(Frame):
         """Images (B, channels, height, width) -> tokens (B, N, D) behind each stage, and their grid."""
         x, grid = self.embed(images)
         for stage, letters in enumerate(self.architecture.stages):
-            x, grid = self.enter(stage, x, grid)
+            x, grid = self.pool_into(stage, x, grid)
             layers = cast("Sequence[Layer]", self.stages[stage])
             x = self.run_stage(stage, [*zip(letters, layers, strict=True)], x)
             yield x, grid

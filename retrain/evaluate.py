@@ -16,7 +16,7 @@ from psvit.engine.device import pick_device
 from psvit.engine.scoring import Score, score_all
 from psvit.networks import find_network, is_file
 from psvit.retrain.config import EvaluateConfig
-from psvit.retrain.pictures import draw_predictions
+from psvit.retrain.plots import draw_predictions
 from psvit.weights import load_weights
 
 _PICTURED = 48  # test images on the sheet of predictions

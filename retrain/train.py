@@ -23,7 +23,7 @@ from psvit.engine.scoring import score_all
 from psvit.networks import Network, find_network, is_file
 from psvit.retrain.config import RetrainConfig
 from psvit.retrain.evaluate import score_networks
-from psvit.retrain.pictures import draw_training
+from psvit.retrain.plots import draw_training
 from psvit.retrain.start import start_from
 from psvit.retrain.teacher import distillation_loss, load_teacher
 from psvit.run.files import sha256, write_text

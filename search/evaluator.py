@@ -40,12 +40,12 @@ class Outcomes:
         loss: (architectures, images) cross entropy; NaN where the logits are.
     """
 
-    right: npt.NDArray[Any]
+    correct: npt.NDArray[Any]
     loss: npt.NDArray[np.float32]
 
     def scores(self) -> list[Score]:
         """Top-1 and loss of each architecture, both NaN if the loss of any image is."""
-        top1, loss = self.right.mean(axis=1), self.loss.mean(axis=1, dtype=np.float64)
+        top1, loss = self.correct.mean(axis=1), self.loss.mean(axis=1, dtype=np.float64)
         return [
             Score(math.nan, math.nan) if math.isnan(b) else Score(a, b)
             for a, b in zip(top1.tolist(), loss.tolist(), strict=True)
@@ -111,11 +111,11 @@ class Evaluator:
         assert images, "nothing to score on"
         paths = [path for architecture in architectures for path in self._paths(architecture)]
         self._announce(paths, images)
-        right, loss = self._score(paths, images)
+        correct, loss = self._score(paths, images)
         if not self._placements:
-            return Outcomes(right, loss)
+            return Outcomes(correct, loss)
         shape = (len(architectures), self._placements, len(images))
-        return Outcomes(right.reshape(shape).mean(axis=1), loss.reshape(shape).mean(axis=1))
+        return Outcomes(correct.reshape(shape).mean(axis=1), loss.reshape(shape).mean(axis=1))
 
     def flops(self, architectures: Sequence[Architecture]) -> int:
         """Multiply-adds an image that scoring these together takes."""
@@ -139,19 +139,19 @@ class Evaluator:
         units = [(part, batch) for part in parts for batch in batches][rank::world]
         trees = {part: prefix_tree(unique[part.start : part.stop]) for part, _ in units}
 
-        right = torch.zeros((len(unique), len(images)), dtype=torch.bool)
+        correct = torch.zeros((len(unique), len(images)), dtype=torch.bool)
         loss = torch.zeros((len(unique), len(images)))
         spans = [range(images.start + batch.start, images.start + batch.stop) for _, batch in units]
         loaded = self._pixels.batches(spans, self._device)
         for (part, batch), (pixels, labels) in zip(units, loaded, strict=True):
             place = slice(part.start, part.stop), slice(batch.start, batch.stop)
-            right[place], loss[place] = self._walk(trees[part], len(part), pixels, labels)
+            correct[place], loss[place] = self._walk(trees[part], len(part), pixels, labels)
         if world > 1:  # zeros stand where another process has worked, so that the sums are exact
-            right = self._processes.sum(right.byte().to(self._device)).bool().cpu()
+            correct = self._processes.sum(correct.byte().to(self._device)).bool().cpu()
             loss = self._processes.sum(loss.to(self._device)).cpu()
         number = {path: row for row, path in enumerate(unique)}
         rows = [number[path] for path in paths]
-        return right.numpy()[rows], loss.numpy()[rows]
+        return correct.numpy()[rows], loss.numpy()[rows]
 
     # ------------------------------------------------------------------------------------------------ processes
 

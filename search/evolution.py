@@ -72,7 +72,7 @@ class Evolution:
             self.unseen.take(trial.architecture)
         self._told += len(trials)
         scored = [trial for trial in trials if not trial.failed]
-        self._best = sorted(self._best + scored, key=lambda trial: trial.merit)[: self.parents]
+        self._best = sorted(self._best + scored, key=lambda trial: trial.sort_key)[: self.parents]
 
 
 class _Pool:

@@ -46,7 +46,7 @@ class Trial:
         return math.isnan(self.top1) or math.isnan(self.loss)
 
     @property
-    def merit(self) -> tuple[bool, int, float, float, int, str]:
+    def sort_key(self) -> tuple[bool, int, float, float, int, str]:
         """Sorts the best first: top-1, then loss, then FLOPs, then the layers as text; failed ones last.
 
         What was scored on more images comes before all others: a race scores on all only those that may be the best.
@@ -104,7 +104,7 @@ class History:
 
     def best(self) -> Trial | None:
         """The trial of greatest merit; None when none has a score."""
-        return min((trial for trial in self.trials if not trial.failed), key=lambda trial: trial.merit, default=None)
+        return min((trial for trial in self.trials if not trial.failed), key=lambda trial: trial.sort_key, default=None)
 
     def frame(self) -> pd.DataFrame:
         """The table of ``history.csv``, one row a trial."""

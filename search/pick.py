@@ -339,7 +339,7 @@ def _arch_file(scored: Scored, answer: Answer) -> ArchFile:
     """The best as an architecture file, which says where it comes from."""
     best = answer.ranked.iloc[0]
     architecture, identity = Architecture.parse(best["layers"]), scored.searches[best["search"]]
-    origin = {
+    provenance = {
         "score": {"top1": float(best["top1"]), "loss": float(best["loss"])},
         "path": str(CellPath.canonical(architecture, scored.space.cells)),
         "search_split": identity["search_split"],
@@ -350,4 +350,4 @@ def _arch_file(scored: Scored, answer: Answer) -> ArchFile:
         "supernet_sha256": identity["supernet_sha256"],
         "tool": f"psvit-search {psvit.__version__}",
     }
-    return ArchFile(scored.space.spec, architecture, origin)
+    return ArchFile(scored.space.spec, architecture, provenance)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _FIRST = 64  # images of the first round, at least
 
-Right = npt.NDArray[np.bool_]  # (architectures, images)
+Correct = npt.NDArray[np.bool_]  # (architectures, images)
 Numbers = npt.NDArray[np.int64]
 
 
@@ -77,7 +77,7 @@ def _most_of_all(found: Numbers, seen: int, unseen: int, level: float) -> Number
     return least
 
 
-def survivors(right: Right, unseen: int, keep: int, level: float) -> npt.NDArray[np.bool_]:
+def survivors(correct: Correct, unseen: int, keep: int, level: float) -> npt.NDArray[np.bool_]:
     """Which architectures may still be among the best ``keep`` over all images: not worse than each of the leaders.
 
     Args:
@@ -85,15 +85,15 @@ def survivors(right: Right, unseen: int, keep: int, level: float) -> npt.NDArray
         unseen: images that have not been looked at yet.
         level: probability with which a single test may err.
     """
-    counts = right.sum(axis=1)
+    counts = correct.sum(axis=1)
     leaders = np.argsort(-counts, kind="stable")[:keep]
-    columns = right[leaders].T.astype(np.float32)  # counts are exact in float32 up to 2^24 images
-    blocks = (right[first : first + 4096] for first in range(0, len(right), 4096))
+    columns = correct[leaders].T.astype(np.float32)  # counts are exact in float32 up to 2^24 images
+    blocks = (correct[first : first + 4096] for first in range(0, len(correct), 4096))
     both = np.concatenate([block.astype(np.float32) @ columns for block in blocks]).astype(np.int64)
-    alive = np.zeros(len(right), dtype=bool)
+    alive = np.zeros(len(correct), dtype=bool)
     for leader, with_leader in zip(leaders, both.T, strict=True):
         ahead, behind = counts - with_leader, counts[leader] - with_leader
-        alive |= ~is_worse(ahead, behind, right.shape[1], unseen, level)
+        alive |= ~is_worse(ahead, behind, correct.shape[1], unseen, level)
     return alive
 
 
@@ -144,7 +144,7 @@ def race(
     ends = schedule(images)
     level = (1 - confidence) / (keep * len(architectures) * max(1, len(ends) - 1))
     alive = np.arange(len(architectures))
-    right = np.zeros((len(architectures), 0), dtype=bool)
+    correct = np.zeros((len(architectures), 0), dtype=bool)
     losses = np.zeros(len(architectures))  # sums
     counts, seen, last = (np.zeros(len(architectures), dtype=np.int64) for _ in range(3))
     rounds: list[dict[str, int]] = []
@@ -154,16 +154,16 @@ def race(
         title = f"round {number + 1} of {len(ends)}"
         new, added = _score_round(outcomes, contenders, range(first, end), folder / f"round_{number + 1}.bin", title)
         spent += (end - first) * _flops(flops, contenders)
-        right = np.concatenate([right, new], axis=1)
+        correct = np.concatenate([correct, new], axis=1)
         losses[alive] += added
-        counts[alive], seen[alive], last[alive] = right.sum(axis=1), end, number
+        counts[alive], seen[alive], last[alive] = correct.sum(axis=1), end, number
         stays = np.isfinite(losses[alive])
         if end < images:
-            stays[stays] = survivors(right[stays], images - end, keep, level)
+            stays[stays] = survivors(correct[stays], images - end, keep, level)
         rounds.append(
             {"images": end - first, "total_images": end, "architectures": len(alive), "kept": int(stays.sum())}
         )
-        alive, right = alive[stays], right[stays]
+        alive, correct = alive[stays], correct[stays]
     top1 = np.where(np.isnan(losses), math.nan, counts / seen)
     report: dict[str, Any] = {"confidence": confidence, "k": keep, "rounds": rounds}
     report["madds"] = {"race": spent, "full": images * _flops(flops, architectures)}
@@ -182,7 +182,7 @@ def _score_round(
     images: range,
     path: Path,
     title: str,
-) -> tuple[Right, npt.NDArray[np.float64]]:
+) -> tuple[Correct, npt.NDArray[np.float64]]:
     """What each has right of some images, and the sum of its losses; what is on file is not scored again."""
     row = np.dtype([("loss", "<f8"), ("right", "u1", (-(-len(images) // 8),))])
     whole = path.stat().st_size // row.itemsize if path.exists() else 0
@@ -195,8 +195,8 @@ def _score_round(
             scored = outcomes(chunk, images)
             rows = np.empty(len(chunk), dtype=row)
             rows["loss"] = scored.loss.sum(axis=1, dtype=np.float64)
-            rows["right"] = np.packbits(scored.right, axis=1)
+            rows["correct"] = np.packbits(scored.correct, axis=1)
             append_bytes(path, rows.tobytes(), first * row.itemsize)
             bar.advance(len(chunk))
     rows = np.fromfile(path, dtype=row, count=len(architectures))
-    return np.unpackbits(rows["right"], axis=1, count=len(images)).astype(bool), rows["loss"]
+    return np.unpackbits(rows["correct"], axis=1, count=len(images)).astype(bool), rows["loss"]

@@ -31,11 +31,11 @@ from psvit.run.random import numpy_rng
 from psvit.search.budget import Budget
 from psvit.search.config import RankConfig
 from psvit.search.history import History, Trial
-from psvit.search.pictures import draw_rank
+from psvit.search.plots import draw_rank
 from psvit.search.trust import CONFIDENCE, EQUAL_COST
 from psvit.supernet.space import SearchSpace, Subspace
 
-_PAIRS = ("inherited_top1", "inherited_loss", "alone_top1", "alone_loss")
+_PAIRS = ("inherited_top1", "inherited_loss", "standalone_top1", "standalone_loss")
 COLUMNS = ("layers", "flops", "params", *_PAIRS, "seed", "epochs")
 RESAMPLES = 9_999
 _MOST_WARMUP = 0.2  # of the epochs
@@ -116,7 +116,8 @@ def correlations(frame: pd.DataFrame, seed: int) -> dict[str, Any]:
 
     Args:
         frame: a row an architecture: ``layers``, ``flops``, and top-1 and loss on the same images, inherited and alone:
-            ``inherited_top1``, ``inherited_loss``, ``alone_top1``, ``alone_loss``. Rows with a NaN are left out.
+            ``inherited_top1``, ``inherited_loss``, ``standalone_top1``, ``standalone_loss``. Rows with a NaN are left
+            out.
         seed: of the resamples.
 
     Returns:
@@ -132,14 +133,14 @@ def correlations(frame: pd.DataFrame, seed: int) -> dict[str, Any]:
         ["inherited_top1", "inherited_loss", "flops", "layers"], ascending=[False, True, True, True]
     )
     inherited, loss = whole["inherited_top1"].to_numpy(float), whole["inherited_loss"].to_numpy(float)
-    alone, alone_loss = whole["alone_top1"].to_numpy(float), whole["alone_loss"].to_numpy(float)
+    standalone, standalone_loss = whole["standalone_top1"].to_numpy(float), whole["standalone_loss"].to_numpy(float)
     places = np.arange(len(whole), dtype=float)
 
     def measure(statistic: Callable[..., Floats], x: Floats, y: Floats) -> dict[str, float | None]:
         return _with_interval(statistic, x, y, seed)
 
-    pairs = {"top1": (inherited, alone), "loss": (loss, alone_loss), "loss_to_top1": (-loss, alone)}
-    best = whole.sort_values("alone_top1", ascending=False, kind="stable")
+    pairs = {"top1": (inherited, standalone), "loss": (loss, standalone_loss), "loss_to_top1": (-loss, standalone)}
+    best = whole.sort_values("standalone_top1", ascending=False, kind="stable")
     return {
         "networks": len(whole),
         "left_out": len(frame) - len(whole),
@@ -147,8 +148,8 @@ def correlations(frame: pd.DataFrame, seed: int) -> dict[str, Any]:
             name: {"tau": measure(kendall_tau, *pair), "rho": measure(spearman_rho, *pair)}
             for name, pair in pairs.items()
         },
-        "regret": measure(regret, places, alone),
-        "random_regret": measure(random_regret, places, alone),
+        "regret": measure(regret, places, standalone),
+        "random_regret": measure(random_regret, places, standalone),
         "picked": str(whole["layers"].iloc[0]) if len(whole) else None,
         "best": str(best["layers"].iloc[0]) if len(whole) else None,
         "interval": {
@@ -180,15 +181,15 @@ def spearman_rho(x: Floats, y: Floats, axis: int = -1) -> Floats:
         return np.asarray((a * b).sum(-1) / np.sqrt((a * a).sum(-1) * (b * b).sum(-1)))
 
 
-def regret(places: Floats, alone: Floats, axis: int = -1) -> Floats:
+def regret(places: Floats, standalone: Floats, axis: int = -1) -> Floats:
     """The best along the last axis less the one whose place, from 0, is the first."""
-    picked = np.take_along_axis(alone, places.argmin(axis=-1, keepdims=True), axis=-1)
-    return np.asarray(alone.max(axis=-1) - picked[..., 0])
+    picked = np.take_along_axis(standalone, places.argmin(axis=-1, keepdims=True), axis=-1)
+    return np.asarray(standalone.max(axis=-1) - picked[..., 0])
 
 
-def random_regret(places: Floats, alone: Floats, axis: int = -1) -> Floats:
+def random_regret(places: Floats, standalone: Floats, axis: int = -1) -> Floats:
     """The best along the last axis less the mean: the expected regret of picking one at random."""
-    return np.asarray(alone.max(axis=-1) - alone.mean(axis=-1))
+    return np.asarray(standalone.max(axis=-1) - standalone.mean(axis=-1))
 
 
 def _with_interval(statistic: Callable[..., Floats], x: Floats, y: Floats, seed: int) -> dict[str, float | None]:
@@ -232,8 +233,8 @@ def rank(config: RankConfig) -> RankResult:
     """
     from psvit.engine.device import pick_device
     from psvit.engine.distributed import Processes
-    from psvit.search.alone import Alone, inherited_scores, train_all
     from psvit.search.run import open_search_data
+    from psvit.search.standalone import Standalone, inherited_scores, train_all
     from psvit.supernet.checkpoint import TrainedSupernet
 
     if Processes.from_environment().world > 1:
@@ -274,9 +275,9 @@ def rank(config: RankConfig) -> RankResult:
             history.append(trials[len(history) :])
         networks = run.path / "networks"
         tasks = [
-            Alone(networks / str(each), space.spec, each, data.config, recipe, seed, str(device)) for each in drawn
+            Standalone(networks / str(each), space.spec, each, data.config, recipe, seed, str(device)) for each in drawn
         ]
-        alone = train_all(tasks[::-1], config.jobs)[::-1]
+        standalone = train_all(tasks[::-1], config.jobs)[::-1]
         how = identity | {
             "supernet": str(trained.path),
             "images": data.size("search"),
@@ -286,7 +287,7 @@ def rank(config: RankConfig) -> RankResult:
             "versions": {"psvit-search": psvit.__version__, "python": platform.python_version()}
             | {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")},
         }
-        return _write_results(run.path, history.trials, alone, how, space.label)
+        return _write_results(run.path, history.trials, standalone, how, space.label)
 
 
 def shorten_warmup(recipe: Recipe) -> Recipe:
@@ -295,12 +296,12 @@ def shorten_warmup(recipe: Recipe) -> Recipe:
 
 
 def _write_results(
-    folder: Path, inherited: Sequence[Trial], alone: Sequence[tuple[float, float]], how: dict[str, Any], label: str
+    folder: Path, inherited: Sequence[Trial], standalone: Sequence[tuple[float, float]], how: dict[str, Any], label: str
 ) -> RankResult:
     seed, epochs = how["seed"], how["recipe"]["epochs"]
     rows = [
         (str(trial.architecture), trial.flops, trial.params, trial.top1, trial.loss, *score, seed, epochs)
-        for trial, score in zip(inherited, alone, strict=True)
+        for trial, score in zip(inherited, standalone, strict=True)
     ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     figures = correlations(frame, seed)

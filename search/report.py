@@ -102,7 +102,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     failed = [trial for trial in history.trials if trial.failed]
     images = max((trial.images for trial in scored), default=0)
     whole = [trial for trial in scored if trial.images == images]
-    best = nsmallest(TOP, whole, key=lambda trial: trial.merit)
+    best = nsmallest(TOP, whole, key=lambda trial: trial.sort_key)
     winner = best[0] if best else None
     top = _top(folder, best)
     front = _csv(folder / "front.csv")

@@ -35,7 +35,7 @@ from psvit.search.history import History, Trial
 from psvit.search.loop import TOGETHER, run_search
 from psvit.search.measure import latency_table
 from psvit.search.nsga2 import Nsga2
-from psvit.search.pictures import draw_progress, draw_scores
+from psvit.search.plots import draw_progress, draw_scores
 from psvit.search.racing import race
 from psvit.search.random_search import RandomSearch
 from psvit.search.report import report
@@ -285,14 +285,16 @@ class _Search:
         folder, spec, budget = self.folder, self.space.spec, self.budget
         frame = history.frame()
         gain = gain_over_random(best, baseline.trials)
-        top = sorted((trial for trial in history.trials if trial.images == best.images), key=lambda trial: trial.merit)
+        top = sorted(
+            (trial for trial in history.trials if trial.images == best.images), key=lambda trial: trial.sort_key
+        )
         top = [trial for trial in top[:_TOP] if not trial.failed]
         outcomes = self.outcomes([trial.architecture for trial in top], range(self.evaluator.images))
-        table = top_table(top, outcomes.right, outcomes.loss, self.config.seed)
+        table = top_table(top, outcomes.correct, outcomes.loss, self.config.seed)
         write_text(folder / "top.csv", table.to_csv(index=False))
         write_text(folder / "front.csv", pareto_front(frame, ("flops", "params")).to_csv(index=False))
 
-        origin = {
+        provenance = {
             "score": {"top1": best.top1, "loss": best.loss},
             "path": str(CellPath.canonical(best.architecture, self.space.cells)),
             "search_split": self.trained.search_split,
@@ -304,8 +306,8 @@ class _Search:
             "tool": f"psvit-search {psvit.__version__}",
         }
         arch = folder / "arch.json"
-        save_arch(arch, ArchFile(spec, best.architecture, origin))
-        result = origin | {"layers": str(best.architecture), "flops": best.flops, "params": best.params}
+        save_arch(arch, ArchFile(spec, best.architecture, provenance))
+        result = provenance | {"layers": str(best.architecture), "flops": best.flops, "params": best.params}
         result |= {"images": best.images, "failed": int(frame["loss"].isna().sum())}
         result |= {"comparison": str(gain), "gain": asdict(gain)}
         write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")

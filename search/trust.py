@@ -42,7 +42,7 @@ def wilson(top1: ArrayLike, images: ArrayLike) -> tuple[Floats, Floats]:
     return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
 
 
-def top_table(trials: Sequence[Trial], right: NDArray[Any], loss: NDArray[Any], seed: int) -> pd.DataFrame:
+def top_table(trials: Sequence[Trial], correct: NDArray[Any], loss: NDArray[Any], seed: int) -> pd.DataFrame:
     """The best trials of a search, and how well the images tell them apart.
 
     The images are drawn anew with replacement 2,000 times; all trials are compared on the same draws, since they were
@@ -61,12 +61,12 @@ def top_table(trials: Sequence[Trial], right: NDArray[Any], loss: NDArray[Any], 
         ``behind`` (how much its top-1 is lower than the first one's) and the 95 % interval of that difference,
         ``behind_low`` and ``behind_high``.
     """
-    assert len(trials) == len(right) == len(loss), "a row of outcomes for each trial"
+    assert len(trials) == len(correct) == len(loss), "a row of outcomes for each trial"
     assert not any(trial.failed for trial in trials), "a trial without a score has no place"
-    order = sorted(range(len(trials)), key=lambda index: trials[index].merit)
+    order = sorted(range(len(trials)), key=lambda index: trials[index].sort_key)
     ranked = [trials[index] for index in order]
-    images = right.shape[1]
-    shares, behind = _bootstrap(right[order], loss[order], seed)
+    images = correct.shape[1]
+    shares, behind = _bootstrap(correct[order], loss[order], seed)
     low, high = wilson([trial.top1 for trial in ranked], images)
     return pd.DataFrame(
         {
@@ -87,13 +87,13 @@ def top_table(trials: Sequence[Trial], right: NDArray[Any], loss: NDArray[Any], 
     )
 
 
-def _bootstrap(right: NDArray[Any], loss: NDArray[Any], seed: int) -> tuple[Floats, Floats]:
+def _bootstrap(correct: NDArray[Any], loss: NDArray[Any], seed: int) -> tuple[Floats, Floats]:
     """How often each of k comes first, (k,), and the ends of how much top-1 it is behind the first, (2, k)."""
-    k, images = right.shape
+    k, images = correct.shape
     if not k:
         return np.zeros(0), np.zeros((2, 0))
     # an infinite loss would make NaN of the images that a resample leaves out
-    outcomes = np.vstack([right, np.minimum(loss, 1e30)]).astype(np.float64)
+    outcomes = np.vstack([correct, np.minimum(loss, 1e30)]).astype(np.float64)
     first = np.zeros(k)
     deficits = []
     for weights in _resamples(images, seed):
@@ -165,7 +165,7 @@ def gain_over_random(best: Trial, baseline: Sequence[Trial]) -> Gain:
     if not others:
         return Gain(1, 0)
     scores = np.array([trial.top1 for trial in others])
-    place = 1 + sum(trial.merit < best.merit for trial in others)
+    place = 1 + sum(trial.sort_key < best.sort_key for trial in others)
     mean, top = float(scores.mean()), float(scores.max())
     gain = best.top1 - mean
     if len(others) < 2:

@@ -98,25 +98,25 @@ class Walker:
                 if not _out_of_memory(error):
                     raise
                 self._shrink(plan, paths)
-        right, loss = (torch.cat(parts, dim=1) for parts in zip(*done, strict=True))
-        return right, loss
+        correct, loss = (torch.cat(parts, dim=1) for parts in zip(*done, strict=True))
+        return correct, loss
 
     # ------------------------------------------------------------------------------------------------ the walk
 
     def _walk(self, plan: Plan, tree: Node, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         order: list[int] = []
-        right, loss = [], []
+        correct, loss = [], []
         with autocast(self._device, self._precision):
             tokens, grid = self._supernet.embed(images)
             tokens = tokens.contiguous()  # one layout everywhere, so that compiled layers serve all nodes
             for ends, logits in self._descend(plan, 0, [_State(tree, tokens, None)], grid):
                 logits = logits.float().reshape(len(ends), len(images), -1)
                 targets = labels.expand(len(ends), -1)
-                right.append(logits.argmax(dim=2) == targets)
+                correct.append(logits.argmax(dim=2) == targets)
                 loss.append(F.cross_entropy(logits.transpose(1, 2), targets, reduction="none"))
                 order += ends
         rows = torch.tensor(order).argsort()  # the host waits for the device here, and nowhere before
-        return torch.cat(right).cpu()[rows], torch.cat(loss).cpu()[rows]
+        return torch.cat(correct).cpu()[rows], torch.cat(loss).cpu()[rows]
 
     def _descend(
         self, plan: Plan, stage: int, entering: list[_State], grid: Grid
@@ -131,7 +131,7 @@ class Walker:
             if last:
                 yield [state.node.path for state in ending], self._supernet.forward_head(self._supernet.norm(tokens))
             else:
-                tokens, pooled = self._supernet.enter(stage + 1, tokens, grid)
+                tokens, pooled = self._supernet.pool_into(stage + 1, tokens, grid)
                 onward = [cast("Node", state.node.onward) for state in ending]
                 parts = tokens.contiguous().chunk(len(ending))
                 states = [_State(node, part, None) for node, part in zip(onward, parts, strict=True)]

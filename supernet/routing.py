@@ -129,7 +129,9 @@ class Routing:
             tuple(
                 tuple(
                     replace(
-                        cell, maps=tuple((origin, next(parts)) for origin, _ in cell.maps), onward=sent(cell.onward)
+                        cell,
+                        maps=tuple((origin, next(parts)) for origin, _ in cell.maps),
+                        onward=sent(cell.onward),
                     )
                     for cell in stage
                 )

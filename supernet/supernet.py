@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from psvit.arch import BASIC, IDENTITY, SHARING, CellPath, NetworkSpec
 from psvit.layers import BasicLayer
-from psvit.model import Frame, Layer, drop_path_rates, make_layer
+from psvit.model import Layer, NetworkBase, drop_path_rates, make_layer
 from psvit.supernet.config import WEIGHTS
 from psvit.supernet.routing import CellRouting, Routing
 
 
-class Supernet(Frame):
+class Supernet(NetworkBase):
     """Stages of cells; a path chooses a layer, or none, in each.
 
     The first cell of a stage has no sharing layer: there is no map before it that it could share.
@@ -75,7 +75,7 @@ class Supernet(Frame):
         if isinstance(paths, Routing) and paths.enter is not None:
             x = x.index_select(0, paths.enter)
         for stage, choices in enumerate(paths.stages):
-            x, grid = self.enter(stage, x, grid)
+            x, grid = self.pool_into(stage, x, grid)
             if isinstance(choices, str):
                 chosen = [(letter, cell) for cell, letter in enumerate(choices) if letter != IDENTITY]
                 x = self.run_stage(stage, [(letter, self.layer(stage, cell, letter)) for letter, cell in chosen], x)

@@ -45,7 +45,7 @@ class Key(NamedTuple):
     mix_seed: int
 
 
-class Broken(NamedTuple):
+class CorruptImage(NamedTuple):
     """A training image that cannot be read, and the line that says why."""
 
     name: str
@@ -64,7 +64,7 @@ class Chunk(NamedTuple):
         jpegs: uint8, the JPEG files of the other images one after the other; None where there are none. A tensor for
             each would cost a file descriptor each.
         lengths: (n) bytes of each image's JPEG, 0 if it is among ``pixels``.
-        broken: images that others stand in for.
+        corrupt: images that others stand in for.
     """
 
     key: Key
@@ -74,7 +74,7 @@ class Chunk(NamedTuple):
     aspects: Tensor | None
     jpegs: Tensor | None
     lengths: list[int]
-    broken: list[Broken]
+    corrupt: list[CorruptImage]
 
 
 def chunk_keys(
@@ -112,7 +112,7 @@ class Source(TorchDataset[Chunk | ValueError]):
     seed: int
     skip: bool = False
     encoded: bool = False
-    vary: bool = True
+    augment: bool = True
 
     def __getitem__(self, key: Key) -> Chunk | ValueError:
         try:
@@ -122,14 +122,14 @@ class Source(TorchDataset[Chunk | ValueError]):
 
     def _chunk(self, key: Key) -> Chunk:
         draws = self.transform.draws(self._seeds(key.part))
-        numbers, pixels, jpegs, broken = list(key.part.images), [], [], []
+        numbers, pixels, jpegs, corrupt = list(key.part.images), [], [], []
         for place, draw in enumerate(draws):
             jpeg = self.images.encoded(numbers[place]) if self.encoded else None
             jpegs.append(jpeg or b"")
             if jpeg is None:
                 image, numbers[place], worse = self.read(numbers[place], draw)
                 pixels.append(image)
-                broken += worse
+                corrupt += worse
         chunk = Chunk(
             key,
             torch.stack(pixels) if pixels else torch.empty(0, 3, *self.transform.size, dtype=torch.uint8),
@@ -138,9 +138,9 @@ class Source(TorchDataset[Chunk | ValueError]):
             None if self.images.aspects is None else torch.from_numpy(self.images.aspects[numbers]),
             torch.frombuffer(bytearray().join(jpegs), dtype=torch.uint8) if any(jpegs) else None,
             [len(jpeg) for jpeg in jpegs],
-            broken,
+            corrupt,
         )
-        return chunk._replace(pixels=self.varied([chunk])) if self.vary else chunk
+        return chunk._replace(pixels=self.augmented([chunk])) if self.augment else chunk
 
     def _seeds(self, part: Part) -> list[int]:
         """Of the randomness of each image; which version of it is meant has a say only where there are several."""
@@ -155,17 +155,17 @@ class Source(TorchDataset[Chunk | ValueError]):
         """Whether images, which then have one size, are sent as they are, to be cropped when they are varied."""
         return self.transform.warps(self.images.size)
 
-    def varied(self, chunks: list[Chunk]) -> Tensor:
+    def augmented(self, chunks: list[Chunk]) -> Tensor:
         """Their pixels, none of them missing, as the network sees them: float32 (n, 3, *size), on their device."""
         aspects = [chunk.aspects for chunk in chunks if chunk.aspects is not None]
-        return self.transform.vary(
+        return self.transform.augment_batch(
             torch.cat([chunk.pixels for chunk in chunks]),
             torch.cat([chunk.draws for chunk in chunks]),
             torch.cat(aspects) if aspects else None,
             whole=self.whole,
         )
 
-    def read(self, image: int, draw: Tensor) -> tuple[Tensor, int, list[Broken]]:
+    def read(self, image: int, draw: Tensor) -> tuple[Tensor, int, list[CorruptImage]]:
         """An image as uint8 (3, h, w), or another one in its place if it is broken and to be skipped.
 
         Which one is a function of the seed and the image; it is varied as the image would have been.
@@ -176,15 +176,15 @@ class Source(TorchDataset[Chunk | ValueError]):
         Raises:
             ValueError: it is broken and not to be skipped, or so are too many others.
         """
-        broken: list[Broken] = []
+        corrupt: list[CorruptImage] = []
         for candidate in chain([image], self._others(image)):
             try:
-                return self._cut(candidate, draw), candidate, broken
+                return self._cut(candidate, draw), candidate, corrupt
             except ValueError as error:
                 if not self.skip:
                     raise
-                broken.append(Broken(self.images.names[candidate], str(error)))
-        raise ValueError(f"{len(broken)} training images in a row are broken, the last: {broken[-1].reason}")
+                corrupt.append(CorruptImage(self.images.names[candidate], str(error)))
+        raise ValueError(f"{len(corrupt)} training images in a row are broken, the last: {corrupt[-1].reason}")
 
     def _others(self, image: int) -> Iterator[int]:
         rng = numpy_rng(self.seed, "in place of", image)
@@ -206,20 +206,20 @@ class Source(TorchDataset[Chunk | ValueError]):
 
 
 @dataclass
-class Finish:
+class BatchAssembler:
     """From chunks to micro-batches on a device.
 
     Attributes:
         decode: of JPEGs to the device; None where the source sends none.
-        broken_limit: how many different images may be broken.
+        corrupt_limit: how many different images may be broken.
     """
 
     source: Source
     classes: int
     device: torch.device
     decode: Decode | None = None
-    broken_limit: int = 0
-    _broken: set[str] = field(default_factory=set)
+    corrupt_limit: int = 0
+    _corrupt: set[str] = field(default_factory=set)
 
     def __call__(self, chunks: Iterable[Chunk]) -> Iterator[Batch]:
         """Images, float32 (b, 3, *size), and labels, int64 (b,), or targets, float32 (b, classes), if mixed.
@@ -230,9 +230,11 @@ class Finish:
         part: list[Chunk] = []
         for chunk in chunks:
             part.append(self._on_device(chunk))
-            self._report(part[-1].broken)
+            self._report(part[-1].corrupt)
             if chunk.key.last:
-                images = torch.cat([chunk.pixels for chunk in part]) if self.source.vary else self.source.varied(part)
+                images = (
+                    torch.cat([chunk.pixels for chunk in part]) if self.source.augment else self.source.augmented(part)
+                )
                 labels = torch.cat([chunk.labels for chunk in part]).to(self.device, non_blocking=True)
                 part = []
                 yield mix(images, labels, self.classes, self.source.transform.augment, chunk.key.mix_seed)
@@ -243,7 +245,7 @@ class Finish:
         if chunk.jpegs is None:
             return chunk._replace(pixels=pixels)
         decoded = iter(self._decoded([file for file in torch.split(chunk.jpegs, chunk.lengths) if len(file)]))
-        rest, broken, labels, images = iter(pixels), list(chunk.broken), chunk.labels.clone(), []
+        rest, corrupt, labels, images = iter(pixels), list(chunk.corrupt), chunk.labels.clone(), []
         for place, (number, draw) in enumerate(zip(chunk.key.part.images, chunk.draws, strict=True)):
             if not chunk.lengths[place]:
                 images.append(next(rest))
@@ -253,8 +255,8 @@ class Finish:
                 image, instead, worse = self.source.read(number, draw)
                 images.append(image.to(self.device))
                 labels[place] = int(self.source.images.labels[instead])
-                broken += worse
-        return chunk._replace(pixels=torch.stack(images), labels=labels, broken=broken)
+                corrupt += worse
+        return chunk._replace(pixels=torch.stack(images), labels=labels, corrupt=corrupt)
 
     def _decoded(self, files: list[Tensor]) -> list[Tensor | None]:
         """The pictures; None for one that cannot be decoded, which fails all that are decoded with it."""
@@ -264,14 +266,14 @@ class Finish:
         except RuntimeError:
             return [None] if len(files) == 1 else [picture for file in files for picture in self._decoded([file])]
 
-    def _report(self, broken: list[Broken]) -> None:
-        for name, reason in broken:
-            if name in self._broken:
+    def _report(self, corrupt: list[CorruptImage]) -> None:
+        for name, reason in corrupt:
+            if name in self._corrupt:
                 continue
-            self._broken.add(name)
-            if len(self._broken) > self.broken_limit:
+            self._corrupt.add(name)
+            if len(self._corrupt) > self.corrupt_limit:
                 raise ValueError(
-                    f"{len(self._broken)} training images are broken, more than data.broken_limit={self.broken_limit}; "
-                    f"the last: {reason}"
+                    f"{len(self._corrupt)} training images are corrupt, more than data.corrupt_limit="
+                    f"{self.corrupt_limit}; the last: {reason}"
                 )
-            print(f"skipped, broken image {len(self._broken)}: {reason}", file=sys.stderr, flush=True)
+            print(f"skipped, broken image {len(self._corrupt)}: {reason}", file=sys.stderr, flush=True)

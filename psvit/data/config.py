@@ -17,9 +17,9 @@ class DataConfig:
         test_fraction: share held out for testing when a folder has no ``val`` or ``test`` of its own.
         split_seed: seed of these splits; separate from the run's seed, so that several runs share one split.
         workers: loader processes for each rank; 0 loads in the training process. No effect on the result.
-        broken: what becomes of a training image that cannot be read: ``fail`` stops the run, ``skip`` puts another
+        corrupt: what becomes of a training image that cannot be read: ``fail`` stops the run, ``skip`` puts another
             image in its place, says so once, and goes on. Images that score anything are never skipped.
-        broken_limit: how many different images a process may skip before the run is stopped after all.
+        corrupt_limit: how many different images a process may skip before the run is stopped after all.
         decode: where JPEGs become pixels in training on a GPU: ``cpu``, ``gpu``, or ``auto``, the GPU where it can.
             The two decoders differ by a rounding here and there.
     """
@@ -31,8 +31,8 @@ class DataConfig:
     test_fraction: float = 0.2
     split_seed: int = 0
     workers: int = 0
-    broken: str = "fail"
-    broken_limit: int = 100
+    corrupt: str = "fail"
+    corrupt_limit: int = 100
     decode: str = "auto"
 
     def __post_init__(self) -> None:
@@ -41,10 +41,10 @@ class DataConfig:
                 raise ValueError(f"data.{key} is {getattr(self, key)}; it is a share between 0 and 1")
         if self.workers < 0:
             raise ValueError(f"data.workers is {self.workers}; use 0 or more")
-        if self.broken not in ("fail", "skip"):
-            raise ValueError(f"data.broken is {self.broken!r}; use fail or skip")
-        if self.broken_limit < 0:
-            raise ValueError(f"data.broken_limit is {self.broken_limit}; use 0 or more")
+        if self.corrupt not in ("fail", "skip"):
+            raise ValueError(f"data.corrupt is {self.corrupt!r}; use fail or skip")
+        if self.corrupt_limit < 0:
+            raise ValueError(f"data.corrupt_limit is {self.corrupt_limit}; use 0 or more")
         if self.decode not in ("auto", "cpu", "gpu"):
             raise ValueError(f"data.decode is {self.decode!r}; use auto, cpu or gpu")
 
@@ -107,7 +107,7 @@ class PrepareConfig:
     """Settings of ``psvit-search prepare-data``.
 
     Attributes:
-        data: the dataset to pack; all its splits go along. ``broken`` and ``broken_limit`` say what becomes of images
+        data: the dataset to pack; all its splits go along. ``corrupt`` and ``corrupt_limit`` say what becomes of images
             that cannot be read: ``skip`` leaves them out.
         save: folder of the cache.
         size: pixels: of the shorter side of a JPEG, of both sides of a raw image.

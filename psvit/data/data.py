@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from psvit.arch import parse_image_size
-from psvit.data.batches import Batch, Decode, Finish, Source, chunk_keys
+from psvit.data.batches import Batch, BatchAssembler, Decode, Source, chunk_keys
 from psvit.data.config import AugmentConfig, DataConfig
 from psvit.data.datasets import Dataset, Images, open_dataset
 from psvit.data.loading import ahead_on_gpu, load
@@ -173,19 +173,19 @@ class Data:
 
         Raises:
             ValueError: a process or micro-batch would get no image; an image cannot be read, or more than
-                ``data.broken_limit`` where they are skipped.
+                ``data.corrupt_limit`` where they are skipped.
         """
         images, indices = self._part(split)
         plan = self.plan(split, batch_size, seed, augment.repeats)
         plan.check_parts(world, accumulate)
         transform = TrainTransform(image_size, augment, self.normalize)
-        on_gpu, skip = device.type == "cuda", self.config.broken == "skip"
+        on_gpu, skip = device.type == "cuda", self.config.corrupt == "skip"
         encoded = decode is not None and images.aspects is None and not transform.warps(images.size)
-        source = Source(images, indices, transform, seed, skip, encoded, vary=not (on_gpu or encoded))
-        finish = Finish(source, self.classes, device, decode, self.config.broken_limit)
+        source = Source(images, indices, transform, seed, skip, encoded, augment=not (on_gpu or encoded))
+        assemble = BatchAssembler(source, self.classes, device, decode, self.config.corrupt_limit)
         keys = chunk_keys(plan, seed, images.size or image_size, range(first_step, last_step), accumulate, rank, world)
         chunks = load(source, keys, self.config.workers, pin=on_gpu, ahead=4)  # chunks are small
-        return ahead_on_gpu(chunks, finish, device) if on_gpu else finish(chunks)
+        return ahead_on_gpu(chunks, assemble, device) if on_gpu else assemble(chunks)
 
     def eval_batches(self, split: str, image_size: tuple[int, int], batch_size: int) -> Iterator[Batch]:
         """All images of a split, in order and nothing random: float32 (b, 3, *image_size) and int64 (b,).
@@ -210,7 +210,7 @@ class Data:
         transform = EvalTransform(image_size, self._dataset.photographs)
         keys = (indices[list(numbers)].tolist() for numbers in batches)
         pin = torch.cuda.is_available()
-        return load(_EvalBatches(images, transform, self.config.broken == "skip"), keys, self.config.workers, pin)
+        return load(_EvalBatches(images, transform, self.config.corrupt == "skip"), keys, self.config.workers, pin)
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class _EvalBatches(TorchDataset[Batch | ValueError]):
         try:
             pictures = [self.images.read(index) for index in key]
         except ValueError as error:
-            why = ". data.broken=skip is for training: a score without this image would not be of the recorded split"
+            why = ". data.corrupt=skip is for training: a score without this image would not be of the recorded split"
             return ValueError(f"{error}{why if self.skip else ''}")
         aspects = None if self.images.aspects is None else self.images.aspects[key].tolist()
         return self.transform(pictures, aspects), torch.from_numpy(self.images.labels[key])

@@ -108,7 +108,7 @@ def one_ahead(make: Callable[[], T]) -> Iterator[T]:
 
 
 def ahead_on_gpu(
-    chunks: Iterator[T], finish: Callable[[Iterable[T]], Iterator[Batch]], device: torch.device
+    chunks: Iterator[T], assemble: Callable[[Iterable[T]], Iterator[Batch]], device: torch.device
 ) -> Iterator[Batch]:
     """The batches that ``finish`` makes of chunks, made on a stream of their own while the step before runs.
 
@@ -117,7 +117,7 @@ def ahead_on_gpu(
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call, unused-ignore]
     with torch.cuda.device(device):
         first = list(islice(chunks, 1))  # here: it starts the workers, which is not for a thread to do
-    batches = finish(chain(first, chunks))
+    batches = assemble(chain(first, chunks))
 
     def make() -> tuple[Batch, torch.cuda.Event]:
         with torch.cuda.stream(stream):

@@ -71,7 +71,7 @@ def prepare_data(config: PrepareConfig) -> None:
     parts = {"train": dataset.train} | ({"test": dataset.open_test()} if dataset.open_test else {})
     with _locked(folder), StopSignals() as stop:
         packer = _Packer(folder, config, dataset, parts, workers, stop)
-        index = packer.mend() if (folder / INDEX).exists() else packer.make()
+        index = packer.repair() if (folder / INDEX).exists() else packer.make()
     _tell(folder, index)
 
 
@@ -250,7 +250,7 @@ class _Packer:
                 done[shard].write(self._part_path(shard))
         return self._finish(per_shard, [done[shard] for shard in shards])
 
-    def mend(self) -> Index:
+    def repair(self) -> Index:
         """Make the files again that a finished cache lacks, or that are cut off; nothing else is looked at."""
         index = read_index(self._folder)
         self._check_same({"settings": dict(index.settings), "source": dict(index.source)})
@@ -358,11 +358,11 @@ class _Packer:
         return kept, unreadable
 
     def _leave_out(self, reason: str, skipped: Mapping[str, str]) -> None:
-        if self._data.broken == "fail":
-            raise ValueError(f"{reason}, or leave out what cannot be read by data.broken=skip")
-        if len(skipped) > self._data.broken_limit:
+        if self._data.corrupt == "fail":
+            raise ValueError(f"{reason}, or leave out what cannot be read by data.corrupt=skip")
+        if len(skipped) > self._data.corrupt_limit:
             raise ValueError(
-                f"{len(skipped)} images cannot be read, more than data.broken_limit={self._data.broken_limit}; the "
+                f"{len(skipped)} images cannot be read, more than data.corrupt_limit={self._data.corrupt_limit}; the "
                 f"last: {reason}"
             )
         print(f"left out: {reason}", file=sys.stderr, flush=True)

@@ -125,7 +125,7 @@ class TrainTransform:
     normalize: Normalize
 
     def warps(self, image_size: Size | None) -> bool:
-        """Whether images of a collection, of this size, go whole into :meth:`vary`; None is a size of their own each.
+        """Whether images of this size go whole into :meth:`augment_batch`; None is a size of their own each.
 
         Larger ones must be averaged over when they are made smaller, which :meth:`cut` does.
         """
@@ -185,7 +185,9 @@ class TrainTransform:
         places = np.where(none[:, None], 0.5, draws.place)
         return np.concatenate([(1 - sides.T) * places, sides.T], axis=1)
 
-    def vary(self, images: Tensor, draws: Tensor, aspects: Tensor | None = None, *, whole: bool = False) -> Tensor:
+    def augment_batch(
+        self, images: Tensor, draws: Tensor, aspects: Tensor | None = None, *, whole: bool = False
+    ) -> Tensor:
         """All that is done in batch, on the device of the images, which the host does not wait for.
 
         Args:
@@ -203,8 +205,8 @@ class TrainTransform:
         whole = whole or (images.shape[2], images.shape[3]) != self.size
         if aspects is None:
             aspects = torch.full((len(images),), images.shape[3] / images.shape[2])
-        varied = [self._vary(images[part], self._split(draws[part]), aspects[part].numpy(), whole) for part in parts]
-        return varied[0] if len(varied) == 1 else torch.cat(varied)
+        augmented = [self._vary(images[part], self._split(draws[part]), aspects[part].numpy(), whole) for part in parts]
+        return augmented[0] if len(augmented) == 1 else torch.cat(augmented)
 
     def _vary(self, images: Tensor, draws: _Draws, aspects: Floats, whole: bool) -> Tensor:
         augment, device = self.augment, images.device

@@ -105,7 +105,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-class OnItsWay:
+class PendingHostCopy:
     """Numbers that a device has yet to compute, on their way to the host; nobody waits before they are read."""
 
     def __init__(self, values: Tensor) -> None:

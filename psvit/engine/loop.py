@@ -24,7 +24,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from psvit.engine.checkpoint import load_checkpoint, save_checkpoint
 from psvit.engine.config import LoopRecipe, Recipe
-from psvit.engine.device import OnItsWay, autocast, check_compiler, matmul_peak, peak_memory
+from psvit.engine.device import PendingHostCopy, autocast, check_compiler, matmul_peak, peak_memory
 from psvit.engine.distributed import Processes
 from psvit.engine.metrics import TIMED, Metrics
 from psvit.engine.optim import MovingAverage, adamw, learning_rate
@@ -151,7 +151,7 @@ def train(
                 trainer.take_step(progress.waiting(islice(stream, recipe.accumulate)), loss, signals)
                 # an epoch's last step is saved before its validation, which may outlast the grace after a SIGTERM
                 due = trainer.step % (recipe.checkpoint_every or steps_per_epoch) == 0
-                stop = trainer.hear(everything=due or trainer.step % steps_per_epoch == 0)
+                stop = trainer.poll_reports(everything=due or trainer.step % steps_per_epoch == 0)
                 progress.advance(trainer.batch_size, trainer.loss, trainer.lr(trainer.step - 1))
                 profiler.step()
                 if processes.main and (due or stop):
@@ -196,7 +196,9 @@ class _Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.ema = None if recipe.ema_decay is None else MovingAverage(model, recipe.ema_decay)
         self.step, self.epoch, self.loss_sum, self.loss = 0, 0, 0.0, math.nan
-        self.reports: deque[OnItsWay] = deque()  # of the steps that the host has not heard of: loss, faults, stops
+        self.reports: deque[PendingHostCopy] = (
+            deque()
+        )  # of the steps that the host has not heard of: loss, faults, stops
         self.faults = torch.zeros((), device=device)
         network: Any = model
         if recipe.checkpoint_activations:
@@ -304,7 +306,7 @@ class _Trainer:
         fault = ~loss.isfinite() | ~(norm.isfinite() | overflow)
         report = self.processes.sum(torch.stack([loss, fault.float(), torch.full_like(loss, stop)]))
         self.faults += report[1]
-        self.reports.append(OnItsWay(report))
+        self.reports.append(PendingHostCopy(report))
 
     def update(self, skip: Tensor) -> None:
         """Move the weights along the gradients, unless ``skip`` is 1, and clear these."""
@@ -317,7 +319,7 @@ class _Trainer:
         if self.ema is not None:
             self.ema.update(self.model, self.step == 0, skip)
 
-    def hear(self, everything: bool) -> bool:
+    def poll_reports(self, everything: bool) -> bool:
         """Read the reports of the steps that were started, all or, so that nobody waits, all but the latest.
 
         Returns:

@@ -33,7 +33,7 @@ def score_all(
         forwards: each maps images (B, channels, height, width) to logits (B, classes); in eval mode.
         batches: (images, integer labels (B,)).
     """
-    right = torch.zeros(len(forwards), dtype=torch.int64, device=device)
+    correct = torch.zeros(len(forwards), dtype=torch.int64, device=device)
     losses = torch.zeros(len(forwards), dtype=torch.float64, device=device)
     images_seen = 0
     for images, labels in batches:
@@ -43,9 +43,9 @@ def score_all(
             with autocast(device, precision):
                 logits = forward(images)
             logits = logits.float()
-            right[number] += (logits.argmax(dim=1) == labels).sum()
+            correct[number] += (logits.argmax(dim=1) == labels).sum()
             losses[number] += F.cross_entropy(logits, labels, reduction="sum").double()
     return [
         Score(math.nan, math.nan) if math.isnan(loss) else Score(hits / images_seen, loss / images_seen)
-        for hits, loss in zip(right.tolist(), losses.tolist(), strict=True)
+        for hits, loss in zip(correct.tolist(), losses.tolist(), strict=True)
     ]

@@ -95,9 +95,9 @@ def test_killed_and_resumed_is_unbroken(case: str, folder: Path, tmp_path: Path)
     kills = rounds = 0
     while kills < KILLS:
         rounds += 1
-        broken = tmp_path / f"broken{rounds}"
+        corrupt = tmp_path / f"broken{rounds}"
         while True:
-            process = start(broken, *arguments)
+            process = start(corrupt, *arguments)
             try:
                 process.communicate(timeout=rng.uniform(0.7 * idle, latest))
                 assert process.returncode == 0
@@ -108,7 +108,7 @@ def test_killed_and_resumed_is_unbroken(case: str, folder: Path, tmp_path: Path)
                 process.communicate()
                 kills += 1
             if kills >= KILLS:
-                finish(broken, *arguments)
+                finish(corrupt, *arguments)
                 break
-        assert result(broken / "runs/default" / name) == expected
+        assert result(corrupt / "runs/default" / name) == expected
     print(f"\n{case}: {kills} kills in {rounds} runs of {whole:.0f} s; every result equal to the unbroken run's")

@@ -39,11 +39,11 @@ class Made:
     def save(self, picture: Image.Image, name: str, **more) -> None:
         picture.save(self.root / name, **more)
 
-    def open(self, *annotations: dict, broken: str = "fail") -> CocoImages:
+    def open(self, *annotations: dict, corrupt: str = "fail") -> CocoImages:
         if annotations:
             self.listing["annotations"] = list(annotations)
         self.file.write_text(json.dumps(self.listing))
-        return open_coco(self.root, self.file, broken)
+        return open_coco(self.root, self.file, corrupt)
 
     def refused(self, *annotations: dict) -> str:
         with pytest.raises(ValueError) as caught:  # noqa: PT011 - the caller compares the message
@@ -199,13 +199,13 @@ def test_missing_images_are_counted_at_once(made, capsys):
     message = made.refused(annotation(1), annotation(2, image=4))
     assert "2 of 4 images" in message
     assert f"below {made.root}, the first is else/where.png; put them there, or" in message
-    assert "data.broken=skip" in message
-    images = made.open(broken="skip")
+    assert "data.corrupt=skip" in message
+    images = made.open(corrupt="skip")
     assert images.image_ids == (1, 2)
     assert [target["image_id"] for _, target in images] == [1, 2]
     assert images.notes == (f"{made.file}: missing images, left out: 2 of 4",)
 
-    config = CocoConfig(str(made.root), ".", "listing.json", broken="skip")
+    config = CocoConfig(str(made.root), ".", "listing.json", corrupt="skip")
     open_split(config, "train")
     assert capsys.readouterr().err == f"{made.root}/listing.json: missing images, left out: 2 of 4\n"
 
@@ -221,7 +221,7 @@ def test_no_image_at_all_is_no_data_set(made):
     for id in (1, 2):
         (made.root / f"{id}.png").unlink()
     with pytest.raises(ValueError, match=r"none of the images .* is below .*; is it their folder"):
-        made.open(broken="skip")
+        made.open(corrupt="skip")
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_a_root_is_needed(config, message):
         open_split(config, "val")
 
 
-@pytest.mark.parametrize("setting", [{"workers": -1}, {"broken": "maybe"}])
+@pytest.mark.parametrize("setting", [{"workers": -1}, {"corrupt": "maybe"}])
 def test_settings_that_make_no_sense_are_refused(setting):
     with pytest.raises(ValueError, match=f"data.{next(iter(setting))} is"):
         CocoConfig(**setting)

@@ -106,10 +106,10 @@ def test_each_image_draws_a_size_each_epoch(images: CocoImages) -> None:
 
 
 def test_a_broken_image_is_named(images: CocoImages, tmp_path: Path, shapes_root: Path) -> None:
-    root = tmp_path / "broken"
+    root = tmp_path / "corrupt"
     shutil.copytree(shapes_root, root)
     (root / "train2017").joinpath(sorted(path.name for path in (root / "train2017").iterdir())[3]).write_bytes(b"no")
-    broken = open_split(CocoConfig(root=str(root)), "train")
+    corrupt = open_split(CocoConfig(root=str(root)), "train")
     for workers in (0, 1):
         with pytest.raises(ValueError, match=r"cannot read image .*000000007.png .*repair or remove it"):
-            list(feed(broken, workers=workers)(0))
+            list(feed(corrupt, workers=workers)(0))

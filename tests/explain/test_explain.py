@@ -20,7 +20,7 @@ from psvit.data.data import open_data
 from psvit.explain import explain as module
 from psvit.explain.config import ExplainConfig
 from psvit.explain.explain import explain
-from psvit.explain.likeness import measure
+from psvit.explain.similarity import measure
 from psvit.model import PSViT
 from psvit.networks import find_network
 from psvit.run.files import write_text
@@ -45,7 +45,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are empty files: drawing takes most of the time."""
-    for place in ("psvit.draw", "psvit.explain.pictures"):
+    for place in ("psvit.draw", "psvit.explain.plots"):
         monkeypatch.setattr(f"{place}.save_figure", lambda figure, path: write_text(path, ""))
 
 
@@ -82,7 +82,7 @@ def test_writes_tables_pictures_and_numbers(
     layers = rows(tmp_path / "attention.csv")
     assert len(layers) == 6 + 3 + 3  # pairs of layers, of each and itself too
     shared = [row for row in layers if row["same_map"] == "True" and row["layer"] != row["other_layer"]]
-    assert [(row["stage"], row["layer"], row["other_layer"], row["likeness"]) for row in shared] == [
+    assert [(row["stage"], row["layer"], row["other_layer"], row["similarity"]) for row in shared] == [
         ("1", "1", "2", "1"),
         ("3", "1", "2", "1"),
     ]
@@ -90,7 +90,7 @@ def test_writes_tables_pictures_and_numbers(
     attention = network["attention"]
     assert attention["pairs"] == len(own) == 2
     assert attention["pairs_that_share"] == 2
-    for key, column in (("neighbours", "likeness"), ("different_images", "different_images")):
+    for key, column in (("neighbours", "similarity"), ("different_images", "different_images")):
         assert attention[key] == pytest.approx(np.mean([float(row[column]) for row in own]), rel=1e-4)
 
     heads = rows(tmp_path / "heads.csv")
@@ -100,8 +100,8 @@ def test_writes_tables_pictures_and_numbers(
     tokens = rows(tmp_path / "tokens.csv")
     assert [row["kind"] for row in tokens] == list("BSBBBBS")
     assert [row["tokens"] for row in tokens] == ["64"] * 3 + ["32"] * 2 + ["16"] * 2  # without the class token
-    assert network["tokens"]["first_layer"] == pytest.approx(float(tokens[0]["likeness"]), rel=1e-4)
-    assert network["tokens"]["last_layer"] == pytest.approx(float(tokens[-1]["likeness"]), rel=1e-4)
+    assert network["tokens"]["first_layer"] == pytest.approx(float(tokens[0]["similarity"]), rel=1e-4)
+    assert network["tokens"]["last_layer"] == pytest.approx(float(tokens[-1]["similarity"]), rel=1e-4)
     assert len(network["gradcam"]) == 6
 
     said = capsys.readouterr().out

@@ -310,7 +310,7 @@ def test_end_to_end(unbroken: Path) -> None:
 
 def test_stopped_and_killed_in_the_middle_it_goes_on(unbroken: Path, images: Path, tmp_path: Path) -> None:
     """One network after the other: stopped in the first, killed in the second, when the first is trained."""
-    folder, first, second = tmp_path / "broken", "deit_mini_4_sharing_2/seed0", "deit_mini_4/seed0"
+    folder, first, second = tmp_path / "corrupt", "deit_mini_4_sharing_2/seed0", "deit_mini_4/seed0"
 
     def interrupt(where: str, number: signal.Signals) -> tuple[int, str]:
         process = start(folder, images, words=["jobs=1"])

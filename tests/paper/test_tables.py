@@ -277,12 +277,12 @@ def test_tables_of_ablate_are_read(retrained: Retrained, tmp_path: Path) -> None
     # rows that other tables share with this one were trained, though these tables were not asked for
     assert column(tables["ablation-pooling"], "top-1 here")["deeper: widths 192, 192, 192"] == NEEDS_IMAGENET
     table = json.loads((out / "table-components.json").read_text())
-    for broken, why in (
+    for corrupt, why in (
         (table | {"rows": 3}, "has no rows"),
         (table | {"rows": [{**table["rows"][0], "top1": 0.7}]}, "the row none has no top1 by seed"),
         (table | {"test_images": 100}, "it was tested on 100 images"),
     ):
-        write_text(out / "table-components.json", json.dumps(broken))
+        write_text(out / "table-components.json", json.dumps(corrupt))
         (line,) = read_runs(tmp_path).left_out
         assert why in line
 

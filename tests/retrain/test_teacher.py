@@ -267,7 +267,7 @@ def test_killed_and_resumed_is_unbroken(
         config, distill=teachers(RESNET, mode="soft"), recipe=replace(config.recipe, checkpoint_every=1, batch_size=110)
     )
     whole = retrain(config)
-    broken = replace(config, out=str(tmp_path / "broken"))
+    corrupt = replace(config, out=str(tmp_path / "corrupt"))
     learn, calls = training.distillation_loss, 0
 
     def die(*arguments: Any) -> Tensor:
@@ -280,11 +280,11 @@ def test_killed_and_resumed_is_unbroken(
     monkeypatch.setattr(training, "distillation_loss", die)
     for _ in range(2):
         with pytest.raises(Killed):
-            retrain(broken)
-    again = retrain(broken)
+            retrain(corrupt)
+    again = retrain(corrupt)
     for file in ("model.safetensors", "model_plain.safetensors"):
         assert (again.folder / file).read_bytes() == (whole.folder / file).read_bytes()
-    other = replace(broken, distill=replace(config.distill, temperature=2.0))
+    other = replace(corrupt, distill=replace(config.distill, temperature=2.0))
     with pytest.raises(ValueError, match=r"distill.temperature was 3.0 and is 2.0"):
         retrain(other)
 

@@ -94,7 +94,7 @@ def test_outcomes_are_of_each_image() -> None:
     for row, architecture in enumerate(architectures):
         with torch.inference_mode():
             logits = supernet(images, CellPath.canonical(architecture, 6))
-        assert np.array_equal(outcomes.right[row], (logits.argmax(1) == labels).numpy())
+        assert np.array_equal(outcomes.correct[row], (logits.argmax(1) == labels).numpy())
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none").numpy()
         np.testing.assert_allclose(outcomes.loss[row], loss, atol=1e-5)
 
@@ -166,11 +166,11 @@ def test_memory_that_does_not_hold_one_image_is_refused(monkeypatch: pytest.Monk
 
 
 def test_other_errors_are_not_taken_for_scarce_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*arguments: object) -> None:
+    def corrupt(*arguments: object) -> None:
         raise RuntimeError("shapes do not match")
 
     evaluator, _, _ = make("2d_mini_4")
-    monkeypatch.setattr(Walker, "_walk", broken)
+    monkeypatch.setattr(Walker, "_walk", corrupt)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         evaluator(drawn("2d_mini_4", 3))
 
@@ -210,9 +210,9 @@ def test_two_processes_give_the_same(batch_size: int, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("SCORES")]
     evaluator, _, _ = make("2d_mini_4", images=60, batch_size=batch_size)
-    for part, (right, loss) in zip((architectures, architectures[:3]), json.loads(line[6:]), strict=True):
+    for part, (correct, loss) in zip((architectures, architectures[:3]), json.loads(line[6:]), strict=True):
         expected = evaluator.outcomes(part, range(60))
-        assert np.array_equal(right, expected.right)
+        assert np.array_equal(correct, expected.correct)
         np.testing.assert_allclose(loss, expected.loss, atol=1e-5)
 
 
@@ -227,4 +227,4 @@ def test_scores_on_a_gpu_are_close_to_those_in_float32(compiled: bool) -> None:
     found = evaluator.outcomes(architectures, range(60))
     print(f"bf16 against float32: largest difference of an image's loss {np.abs(found.loss - expected.loss).max():.4f}")
     assert np.abs(found.loss - expected.loss).mean() < 0.05
-    assert (found.right != expected.right).mean() < 0.02
+    assert (found.correct != expected.correct).mean() < 0.02

@@ -143,7 +143,7 @@ def test_the_best_is_decided_by_value_not_by_order(tmp_path: Path) -> None:
     ]
     for number, order in enumerate(permutations(ranking)):
         if number % 97 == 0:
-            assert sorted(order, key=lambda t: t.merit) == ranking
+            assert sorted(order, key=lambda t: t.sort_key) == ranking
     history = History(tmp_path / "history.csv")
     assert history.best() is None
     history.append(ranking[5:])

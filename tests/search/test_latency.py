@@ -83,8 +83,8 @@ def test_a_checked_network_is_predicted_from_the_others() -> None:
     # the odd one takes twice as long as its layers say, which it must not teach its own prediction
     measured = [(network, truth.predict(network) * (1 + (network == odd))) for network in networks]
     table = table_of(CONDITIONS, measured, [odd, even])
-    right = truth.predict(odd)
-    assert table.check[0] == Checked("BBS-BSB", right, 2 * right)
+    correct = truth.predict(odd)
+    assert table.check[0] == Checked("BBS-BSB", correct, 2 * correct)
     assert [network.layers for network in table.check] == ["BBS-BSB", "BSS-B"]
     assert table.check[1].predicted != truth.predict(even)
     assert (table.fixed, table.basic, table.sharing) == fit(measured)

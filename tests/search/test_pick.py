@@ -81,7 +81,7 @@ def test_the_best_come_first(tmp_path: Path, config: dict[str, str]) -> None:
         for t in trials
         if t.flops in asked.flops and t.params in asked.params and TABLE.predict(t.architecture) in asked.latency
     ]
-    best = sorted((t for t in inside if not t.failed), key=lambda t: t.merit)
+    best = sorted((t for t in inside if not t.failed), key=lambda t: t.sort_key)
     answer = choose(read_scored(tmp_path), asked)
     assert len(best) > 20
     assert layers(answer) == [str(t.architecture) for t in best]
@@ -306,12 +306,12 @@ def test_save_writes_the_best(project: Path, limits: dict[str, str]) -> None:
     best = choose(read_scored(project), budget(**limits)).ranked.iloc[0]
     assert (str(arch.architecture), arch.spec) == (best["layers"], SPEC)
     assert (arch.cost.flops, arch.cost.params) == (best["flops"], best["params"])
-    assert arch.origin is not None
-    assert arch.origin["score"] == {"top1": best["top1"], "loss": best["loss"]}
-    assert arch.origin["budget"] == json.loads(json.dumps(budget(**limits).to_json()))
-    assert arch.origin["supernet_sha256"] == IDENTITY["supernet_sha256"]
-    assert arch.origin["scored"] == 300
-    assert (arch.origin["searcher"], arch.origin["seed"]) == (
+    assert arch.provenance is not None
+    assert arch.provenance["score"] == {"top1": best["top1"], "loss": best["loss"]}
+    assert arch.provenance["budget"] == json.loads(json.dumps(budget(**limits).to_json()))
+    assert arch.provenance["supernet_sha256"] == IDENTITY["supernet_sha256"]
+    assert arch.provenance["scored"] == 300
+    assert (arch.provenance["searcher"], arch.provenance["seed"]) == (
         ("evolution", 9) if best["search"] == "evolve" else ("random", 5)
     )
 

@@ -22,7 +22,7 @@ PLACE = {architecture: row for row, architecture in enumerate(ALL)}
 
 @dataclass
 class Outcome:
-    right: np.ndarray
+    correct: np.ndarray
     loss: np.ndarray
 
 
@@ -32,8 +32,10 @@ class Table:
     def __init__(self, images: int, seed: int, spread: float = 1.5, killed_at: int | None = None) -> None:
         rng = np.random.default_rng(seed)
         ease, skill = rng.normal(size=images), rng.normal(scale=spread, size=(len(ALL), 1)) + 1
-        self.right = rng.random((len(ALL), images)) < 1 / (1 + np.exp(-ease - skill))
-        self.loss = np.where(self.right, 0.1, 2.0).astype(np.float32) + rng.random(self.right.shape).astype(np.float32)
+        self.correct = rng.random((len(ALL), images)) < 1 / (1 + np.exp(-ease - skill))
+        self.loss = np.where(self.correct, 0.1, 2.0).astype(np.float32) + rng.random(self.correct.shape).astype(
+            np.float32
+        )
         self.calls, self.killed_at = 0, killed_at
         self.scored: Counter[tuple[Architecture, int]] = Counter()
 
@@ -44,10 +46,10 @@ class Table:
         self.scored.update((a, i) for a in architectures for i in images)
         rows = [PLACE[architecture] for architecture in architectures]
         part = slice(images.start, images.stop)
-        return Outcome(self.right[rows, part], self.loss[rows, part])
+        return Outcome(self.correct[rows, part], self.loss[rows, part])
 
     def order(self) -> list[int]:
-        return sorted(range(len(ALL)), key=lambda i: (-self.right[i].sum(), self.loss[i].sum(dtype=np.float64)))
+        return sorted(range(len(ALL)), key=lambda i: (-self.correct[i].sum(), self.loss[i].sum(dtype=np.float64)))
 
 
 def flops(architectures: Sequence[Architecture]) -> int:
@@ -89,12 +91,12 @@ def test_what_cannot_catch_up_is_worse_at_any_level() -> None:
 
 
 def test_only_what_is_worse_than_every_leader_is_dropped() -> None:
-    right = np.zeros((4, 100), dtype=bool)
-    right[0, :90] = right[1, :88] = right[2, 5:70] = True  # the last is never right
-    assert survivors(right, 1000, 1, 1e-3).tolist() == [True, True, False, False]
-    assert survivors(right, 1000, 3, 1e-3).tolist() == [True, True, True, False]
-    assert survivors(right, 1000, 3, 0.0).tolist() == [True] * 4
-    assert survivors(right, 10, 1, 0.0).tolist() == [True, True, False, False]  # 10 images cannot make up for 25
+    correct = np.zeros((4, 100), dtype=bool)
+    correct[0, :90] = correct[1, :88] = correct[2, 5:70] = True  # the last is never right
+    assert survivors(correct, 1000, 1, 1e-3).tolist() == [True, True, False, False]
+    assert survivors(correct, 1000, 3, 1e-3).tolist() == [True, True, True, False]
+    assert survivors(correct, 1000, 3, 0.0).tolist() == [True] * 4
+    assert survivors(correct, 10, 1, 0.0).tolist() == [True, True, False, False]  # 10 images cannot make up for 25
 
 
 def test_a_race_finds_what_full_scoring_finds(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_a_race_finds_what_full_scoring_finds(tmp_path: Path) -> None:
         assert set(table.order()[:3]) <= set(finished)
         for i in range(len(ALL)):
             seen = slice(0, raced.images[i])
-            assert raced.top1[i] == pytest.approx(table.right[i, seen].mean(), abs=1e-12)
+            assert raced.top1[i] == pytest.approx(table.correct[i, seen].mean(), abs=1e-12)
             assert raced.loss[i] == pytest.approx(table.loss[i, seen].mean(dtype=np.float64), abs=1e-6)
         rounds = raced.report["rounds"]
         assert sum(r["images"] * r["architectures"] for r in rounds) == raced.images.sum() == len(table.scored)
@@ -123,7 +125,7 @@ def test_the_best_is_kept_where_all_are_as_good(tmp_path: Path) -> None:
     for seed in range(20):
         table, folder = Table(300, 0), tmp_path / str(seed)
         folder.mkdir()
-        table.right[:] = np.random.default_rng(seed).random(table.right.shape) < 0.8
+        table.correct[:] = np.random.default_rng(seed).random(table.correct.shape) < 0.8
         raced = race(table, flops, ALL, 300, keep=1, confidence=0.95, folder=folder, identity={})
         assert raced.images[table.order()[0]] == 300
 

@@ -31,12 +31,12 @@ from psvit.retrain.train import retrain
 from psvit.run import jobs
 from psvit.run.jobs import Job, run_jobs
 from psvit.run.signals import Stopped
-from psvit.search import alone
-from psvit.search.alone import Alone, fitting, train_all
+from psvit.search import standalone
 from psvit.search.budget import Budget
 from psvit.search.config import RankConfig
-from psvit.search.pictures import draw_rank
+from psvit.search.plots import draw_rank
 from psvit.search.rank import correlations, draw_by_cost, kendall_tau, rank, rank_budget, shorten_warmup, spearman_rho
+from psvit.search.standalone import Standalone, fitting, train_all
 from psvit.supernet.checkpoint import TrainedSupernet
 from psvit.supernet.inherit import inherit
 from psvit.supernet.space import SearchSpace
@@ -113,12 +113,12 @@ def test_a_short_training_warms_up_for_a_part_of_it() -> None:
 # ---------------------------------------------------------------------------------------------------- statistics
 
 
-def table(inherited: list[float], alone: list[float], **columns: list) -> pd.DataFrame:
+def table(inherited: list[float], standalone: list[float], **columns: list) -> pd.DataFrame:
     """A frame with the columns of rank.csv, whose losses are 1 - top-1 unless given."""
-    frame = pd.DataFrame({"inherited_top1": inherited, "alone_top1": alone}, dtype=float)
+    frame = pd.DataFrame({"inherited_top1": inherited, "standalone_top1": standalone}, dtype=float)
     frame["layers"] = [f"{'B' * (number + 1)}-B-B" for number in range(len(frame))]
     frame["flops"] = range(1000, 1000 + len(frame))
-    frame["inherited_loss"], frame["alone_loss"] = 1 - frame["inherited_top1"], 1 - frame["alone_top1"]
+    frame["inherited_loss"], frame["standalone_loss"] = 1 - frame["inherited_top1"], 1 - frame["standalone_top1"]
     return frame.assign(**columns)
 
 
@@ -176,12 +176,12 @@ def test_degenerate_tables() -> None:
     equal = correlations(table([0.5] * 4, [0.5, 0.7, 0.6, 0.7]), 0)
     assert equal["top1"]["tau"] == {"value": None, "low": None, "high": None}
     assert equal["random_regret"]["value"] == pytest.approx(0.075)
-    broken = correlations(table([0.5, 0.6, np.nan, 0.7], [0.5, 0.7, 0.9, 0.6]), 0)
-    assert (broken["networks"], broken["left_out"], broken["best"]) == (3, 1, "BB-B-B")
-    assert broken["top1"] == few["top1"]
+    corrupt = correlations(table([0.5, 0.6, np.nan, 0.7], [0.5, 0.7, 0.9, 0.6]), 0)
+    assert (corrupt["networks"], corrupt["left_out"], corrupt["best"]) == (3, 1, "BB-B-B")
+    assert corrupt["top1"] == few["top1"]
     nothing = correlations(table([np.nan], [0.5]), 0)
     assert (nothing["networks"], nothing["picked"], nothing["regret"]["value"]) == (0, None, None)
-    for figures in (few, equal, broken, nothing):
+    for figures in (few, equal, corrupt, nothing):
         json.dumps(figures, allow_nan=False)
 
 
@@ -200,7 +200,7 @@ def test_picture(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     }[case]
     figures, drawn = correlations(frame, 0), []
     monkeypatch.setattr(
-        "psvit.search.pictures.save_figure", lambda figure, path: drawn.append(figure) or save(figure, path)
+        "psvit.search.plots.save_figure", lambda figure, path: drawn.append(figure) or save(figure, path)
     )
     draw_rank(frame, figures, tmp_path / "rank.png", "$space$")
     with Image.open(tmp_path / "rank.png") as image:
@@ -215,7 +215,7 @@ def test_picture(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         points = np.asarray(ax.collections[0].get_offsets())
         known = frame.dropna()
         assert len({tuple(point) for point in points}) == count  # each is to be seen
-        np.testing.assert_array_equal(points[:, 1], known["alone_top1"])
+        np.testing.assert_array_equal(points[:, 1], known["standalone_top1"])
         np.testing.assert_allclose(points[:, 0], known["inherited_top1"], atol=0.01)
         np.testing.assert_allclose(ax.collections[0].get_array(), known["flops"] / 1000)
 
@@ -305,7 +305,7 @@ def test_no_process_is_left_behind(number: int, tmp_path: Path) -> None:
 
 
 def test_as_many_on_a_gpu_as_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(alone, "cores", lambda: 16)
+    monkeypatch.setattr(standalone, "cores", lambda: 16)
     assert [fitting(10, free) for free in (5, 35, 1000)] == [1, 3, 8]
 
     calls = []
@@ -317,12 +317,12 @@ def test_as_many_on_a_gpu_as_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
             (job.argument.folder / "result.json").write_text('{"top1": 0.5, "loss": 1.0}')
             done(job, 70)
 
-    monkeypatch.setattr(alone, "run_jobs", run)
+    monkeypatch.setattr(standalone, "run_jobs", run)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 200))
-    monkeypatch.setattr(alone, "free_memory", lambda device: 80)
+    monkeypatch.setattr(standalone, "free_memory", lambda device: 80)
     names = ["BBB-BB-B", "BBB-B-B", "BB-B-B", "B-B-B"]
     spec, data = SPACES["2d_mini_4"], DataConfig()
-    tasks = [Alone(tmp_path / name, spec, Architecture.parse(name), data, Recipe(), 0, "cuda:0") for name in names]
+    tasks = [Standalone(tmp_path / name, spec, Architecture.parse(name), data, Recipe(), 0, "cuda:0") for name in names]
     assert train_all(tasks, 0) == [(0.5, 1.0)] * 4
     assert calls == [(names[:1], 1, 16), (names[1:], 2, 8)]  # 30 of 80 each
     assert train_all(tasks, 0) == [(0.5, 1.0)] * 4
@@ -364,7 +364,7 @@ def whole(config: RankConfig, read: set[str]) -> RankConfig:
         return part(data, split)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alone, "run_jobs", here)
+        patch.setattr(standalone, "run_jobs", here)
         patch.setattr(Data, "_part", watched)
         rank(config)
     return config
@@ -411,7 +411,7 @@ def test_alone_is_what_retrain_reaches_with_the_search_split_held_out(whole: Ran
         )
     )
     last = pd.read_csv(tmp_path / "run/metrics.csv").iloc[-1]
-    assert (row["alone_top1"], row["alone_loss"]) == (last["search_top1"], last["search_loss"])
+    assert (row["standalone_top1"], row["standalone_loss"]) == (last["search_top1"], last["search_loss"])
 
 
 def test_stopped_in_the_middle_it_goes_on_with_the_same_bits(
@@ -419,7 +419,7 @@ def test_stopped_in_the_middle_it_goes_on_with_the_same_bits(
 ) -> None:
     """Two processes train until SIGTERM comes, then all goes on in this one: rank.csv is that of the unbroken run."""
     run = tmp_path / "run"
-    broken = replace(whole, out=str(run), jobs=2, recipe=replace(whole.recipe, checkpoint_every=1))
+    corrupt = replace(whole, out=str(run), jobs=2, recipe=replace(whole.recipe, checkpoint_every=1))
 
     def stop() -> None:
         wait_until(lambda: len(list(run.glob("networks/*/checkpoint.pt"))) == 2)
@@ -428,21 +428,21 @@ def test_stopped_in_the_middle_it_goes_on_with_the_same_bits(
     thread = threading.Thread(target=stop, daemon=True)
     thread.start()
     with pytest.raises(Stopped, match=r"networks, and the same command goes on"):
-        rank(broken)
+        rank(corrupt)
     thread.join()
     assert len(list(run.glob("networks/*"))) == 2
     assert list(run.glob("networks/*/checkpoint.pt"))
     assert not (run / "rank.csv").exists()
-    monkeypatch.setattr(alone, "run_jobs", here)
-    rank(replace(broken, jobs=1))
+    monkeypatch.setattr(standalone, "run_jobs", here)
+    rank(replace(corrupt, jobs=1))
     for name in ("rank.csv", "inherited.csv"):
         assert (run / name).read_bytes() == (Path(whole.out) / name).read_bytes(), name
 
 
 def test_a_finished_run_trains_nothing_again(whole: RankConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     table = (Path(whole.out) / "rank.csv").read_bytes()
-    monkeypatch.setattr(alone, "run_jobs", pytest.fail)
-    monkeypatch.setattr(alone, "Evaluator", pytest.fail)
+    monkeypatch.setattr(standalone, "run_jobs", pytest.fail)
+    monkeypatch.setattr(standalone, "Evaluator", pytest.fail)
     assert list(rank(whole).frame["seed"]) == [1, 1, 1]
     assert (Path(whole.out) / "rank.csv").read_bytes() == table
 
@@ -463,7 +463,7 @@ def test_other_runs_are_refused(whole: RankConfig, monkeypatch: pytest.MonkeyPat
 def test_a_training_that_diverges_is_refused(
     whole: RankConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(alone, "run_jobs", here)
+    monkeypatch.setattr(standalone, "run_jobs", here)
     with pytest.raises(ValueError, match="the loss or its gradient is not finite"):
         rank(replace(whole, out=str(tmp_path / "run"), recipe=replace(whole.recipe, lr=1e30)))
     assert "epoch 1/2" in next(tmp_path.glob("run/networks/*/log.txt")).read_text()

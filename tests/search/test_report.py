@@ -116,10 +116,10 @@ def config(bare: Path) -> SearchRunConfig:
 def whole(bare: Path, trials: list[Trial], config: SearchRunConfig) -> Path:
     """A run folder with all files that a search and a ranking may write."""
     scored = [each for each in trials if not each.failed]
-    best = sorted(scored, key=lambda each: each.merit)[:20]
+    best = sorted(scored, key=lambda each: each.sort_key)[:20]
     rng = np.random.default_rng(0)
-    right = rng.random((20, 90)) < np.array([[each.top1] for each in best])
-    top_table(best, right, rng.random((20, 90)).astype(np.float32), seed=3).to_csv(bare / "top.csv", index=False)
+    correct = rng.random((20, 90)) < np.array([[each.top1] for each in best])
+    top_table(best, correct, rng.random((20, 90)).astype(np.float32), seed=3).to_csv(bare / "top.csv", index=False)
     pareto_front(History(bare / "history.csv").frame()).to_csv(bare / "front.csv", index=False)
     write_history(
         bare / f"baseline_{WINNER}.csv",
@@ -142,7 +142,7 @@ def whole(bare: Path, trials: list[Trial], config: SearchRunConfig) -> Path:
     (bare / "versions.json").write_text('{"psvit-search": "0.1.0", "torch": "2.99.9"}')
     for name in ("scores", "progress", "architecture"):
         (bare / f"{name}.png").write_bytes(PNG + name.encode())
-    names = ("inherited_top1", "inherited_loss", "alone_top1", "alone_loss")
+    names = ("inherited_top1", "inherited_loss", "standalone_top1", "standalone_loss")
     frame = pd.DataFrame(rng.random((9, 4)), columns=list(names)).assign(flops=range(9), layers=list("abcdefghi"))
     for rank, supernet in (("rank", "5upe7ne7"), ("rank-4M", "another")):
         folder = bare.parent / rank

@@ -43,8 +43,8 @@ def naive(trained: TrainedSupernet, data: Data, paths: list) -> list[tuple[float
     with torch.no_grad():
         for path in paths:
             logits = inherit(supernet, path)(images)
-            right = (logits.argmax(1) == labels).double().mean().item()
-            scores.append((right, torch.nn.functional.cross_entropy(logits, labels).item()))
+            correct = (logits.argmax(1) == labels).double().mean().item()
+            scores.append((correct, torch.nn.functional.cross_entropy(logits, labels).item()))
     return scores
 
 
@@ -76,9 +76,9 @@ def test_a_search_leaves_the_best_within_the_budget(config: SearchRunConfig, sea
     arch = load_arch(found.arch)
     assert str(arch.architecture) == best["layers"] == str(found.best.architecture)
     assert (arch.cost.flops, arch.cost.params) == (best["flops"], best["params"])
-    assert arch.origin is not None
-    assert arch.origin["score"] == {"top1": best["top1"], "loss": best["loss"]}
-    assert arch.origin["supernet_sha256"] == TrainedSupernet.open(Path(config.supernet)).sha256
+    assert arch.provenance is not None
+    assert arch.provenance["score"] == {"top1": best["top1"], "loss": best["loss"]}
+    assert arch.provenance["supernet_sha256"] == TrainedSupernet.open(Path(config.supernet)).sha256
     baseline = pd.read_csv(folder / f"baseline_{best['layers']}.csv")
     assert 0 < len(baseline) <= 3
     assert baseline["flops"].between(0.98 * best["flops"], 1.02 * best["flops"]).all()
@@ -208,14 +208,14 @@ def test_a_score_on_some_images(config: SearchRunConfig) -> None:
 def test_architectures_without_a_score_are_named_and_counted(
     config: SearchRunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(self: TrainedSupernet) -> Supernet:
+    def corrupt(self: TrainedSupernet) -> Supernet:
         supernet = original(self)
         with torch.no_grad():
             supernet.layer(1, 1, "S").mlp.fc1.bias[0] = math.nan
         return supernet
 
     original = TrainedSupernet.load
-    monkeypatch.setattr(TrainedSupernet, "load", broken)
+    monkeypatch.setattr(TrainedSupernet, "load", corrupt)
     config.search.searcher = "exhaustive"
     found = search(config)
     assert found is not None

@@ -18,11 +18,11 @@ def trial(name: str, top1: float, loss: float = 1.0, flops: int = 1_000) -> Tria
     return Trial(Architecture.parse(name), flops, 10, top1, loss, images=100, generation=0)
 
 
-def scored(right: np.ndarray, loss: np.ndarray) -> list[Trial]:
+def scored(correct: np.ndarray, loss: np.ndarray) -> list[Trial]:
     """Trials whose scores are the means of their outcomes."""
     return [
         trial(name, float(hits.mean()), float(losses.mean()))
-        for name, hits, losses in zip(NAMES, right, loss, strict=False)
+        for name, hits, losses in zip(NAMES, correct, loss, strict=False)
     ]
 
 
@@ -55,11 +55,11 @@ def test_wilson_takes_any_shape() -> None:
 
 
 def test_top_table_is_that_of_drawing_images_one_by_one(outcomes: tuple[np.ndarray, np.ndarray]) -> None:
-    right, loss = outcomes
-    trials = scored(right, loss)
-    table = top_table(trials[::-1], right[::-1], loss[::-1], seed=3)
+    correct, loss = outcomes
+    trials = scored(correct, loss)
+    table = top_table(trials[::-1], correct[::-1], loss[::-1], seed=3)
 
-    ranked = sorted(trials, key=lambda trial: trial.merit)
+    ranked = sorted(trials, key=lambda trial: trial.sort_key)
     order = [trials.index(trial) for trial in ranked]
     assert list(table["layers"]) == [str(trial.architecture) for trial in ranked]
     assert list(table["place"]) == [1, 2, 3, 4, 5]
@@ -71,7 +71,7 @@ def test_top_table_is_that_of_drawing_images_one_by_one(outcomes: tuple[np.ndarr
     first, deficits = np.zeros(5), []
     for _ in range(RESAMPLES):
         drawn = rng.integers(150, size=150)
-        hits, losses = right[order][:, drawn].sum(1), loss[order][:, drawn].mean(1)
+        hits, losses = correct[order][:, drawn].sum(1), loss[order][:, drawn].mean(1)
         first[min(range(5), key=lambda i: (-hits[i], losses[i]))] += 1 / RESAMPLES
         deficits.append((hits[0] - hits) / 150)
     assert table["best_share"].sum() == pytest.approx(1)
@@ -85,17 +85,17 @@ def test_top_table_is_that_of_drawing_images_one_by_one(outcomes: tuple[np.ndarr
 
 
 def test_top_table_is_a_function_of_the_seed(outcomes: tuple[np.ndarray, np.ndarray]) -> None:
-    right, loss = outcomes
-    trials = scored(right, loss)
-    table = top_table(trials, right, loss, seed=0)
-    assert table.equals(top_table(trials, right, loss, seed=0))
-    assert not table["best_share"].equals(top_table(trials, right, loss, seed=1)["best_share"])
+    correct, loss = outcomes
+    trials = scored(correct, loss)
+    table = top_table(trials, correct, loss, seed=0)
+    assert table.equals(top_table(trials, correct, loss, seed=0))
+    assert not table["best_share"].equals(top_table(trials, correct, loss, seed=1)["best_share"])
 
 
 def test_equal_top1_is_decided_by_the_loss() -> None:
-    right = np.ones((3, 30), bool)
+    correct = np.ones((3, 30), bool)
     loss = np.stack([np.full(30, 0.2), np.full(30, 0.1), np.full(30, 0.3)]).astype(np.float32)
-    table = top_table(scored(right, loss), right, loss, seed=0)
+    table = top_table(scored(correct, loss), correct, loss, seed=0)
     assert list(table["layers"]) == ["B-B-BS", "B-B-B", "B-BS-B"]
     assert list(table["best_share"]) == [1, 0, 0]
 
@@ -104,17 +104,17 @@ def test_means_over_placements_tie_too() -> None:
     """The thirds add up in another order in each row; the sums must still count as equal."""
     rng = np.random.default_rng(0)
     thirds = rng.integers(0, 4, 60) / 3
-    right = np.stack([thirds, thirds + np.where(np.arange(60) % 2, 1e-16, -1e-16)])
+    correct = np.stack([thirds, thirds + np.where(np.arange(60) % 2, 1e-16, -1e-16)])
     loss = np.stack([np.full(60, 0.1), np.full(60, 0.2)]).astype(np.float32)
     trials = [trial("B-B-B", 0.5, 0.1), trial("B-B-BS", 0.5, 0.2)]
-    assert list(top_table(trials, right, loss, seed=0)["best_share"]) == [1, 0]
+    assert list(top_table(trials, correct, loss, seed=0)["best_share"]) == [1, 0]
 
 
 def test_an_infinite_loss_is_last_and_no_nan() -> None:
-    right = np.ones((2, 20), bool)
+    correct = np.ones((2, 20), bool)
     loss = np.zeros((2, 20), np.float32)
     loss[0, 0] = np.inf
-    table = top_table([trial("B-B-B", 1.0, np.inf), trial("B-B-BS", 1.0, 0.0)], right, loss, seed=0)
+    table = top_table([trial("B-B-B", 1.0, np.inf), trial("B-B-BS", 1.0, 0.0)], correct, loss, seed=0)
     assert list(table["layers"]) == ["B-B-BS", "B-B-B"]
     assert table["best_share"].sum() == 1
     assert table["best_share"][0] > 0.5

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from psvit.data import batches as batches_module
-from psvit.data.batches import Finish, Source, chunk_keys
+from psvit.data.batches import BatchAssembler, Source, chunk_keys
 from psvit.data.config import AugmentConfig, DataConfig
 from psvit.data.data import Data, open_data
 from psvit.data.loading import ahead_on_gpu, jpeg_decoder, one_ahead
@@ -245,9 +245,9 @@ def test_it_does_not_matter_where_images_are_varied_nor_in_which_chunks(name: st
     monkeypatch.setattr(batches_module, "CHUNK_BYTES", 0)  # then 16 images are a chunk
     assert equal(list(data.train_batches("train", SIZE, AugmentConfig(), 12, 3, 0, 4, accumulate=2)), expected)
     images, indices = data._part("train")
-    source = Source(images, indices, TrainTransform(SIZE, AugmentConfig(), data.normalize), seed=3, vary=False)
+    source = Source(images, indices, TrainTransform(SIZE, AugmentConfig(), data.normalize), seed=3, augment=False)
     keys = list(chunk_keys(Plan(indices, 12, 3), 3, SIZE, range(4), 2, 0, 1))
-    assert equal(list(Finish(source, data.classes, torch.device("cpu"))(source[key] for key in keys)), expected)
+    assert equal(list(BatchAssembler(source, data.classes, torch.device("cpu"))(source[key] for key in keys)), expected)
 
 
 def test_a_micro_batch_of_several_chunks_is_varied_and_mixed_as_one(digits: Data, monkeypatch) -> None:
@@ -302,31 +302,31 @@ def test_a_file_that_the_decoder_refuses_is_left_to_the_workers_way(photos: Path
 
 def break_files(photos: Path, data: Data, split: str, count: int) -> list[str]:
     """Cut off the first JPEGs of a split."""
-    broken = [name for name in names(data, split) if name.endswith(".jpg")][:count]
-    for name in broken:
+    corrupt = [name for name in names(data, split) if name.endswith(".jpg")][:count]
+    for name in corrupt:
         (photos / name).write_bytes((photos / name).read_bytes()[:300])
-    return broken
+    return corrupt
 
 
 def test_broken_images_are_replaced_the_same_way_by_any_number_of_workers(photos: Path, capfd) -> None:
     def opened(**settings: object) -> Data:
-        return open_data(DataConfig("imagefolder", str(photos), broken="skip", **settings))
+        return open_data(DataConfig("imagefolder", str(photos), corrupt="skip", **settings))
 
     whole = list(opened().train_batches("train", SIZE, NO_MIX, 4, 0, 0, 8))
     data = opened()
-    broken = break_files(photos, data, "train", 2)
+    corrupt = break_files(photos, data, "train", 2)
     capfd.readouterr()
     found = list(data.train_batches("train", SIZE, NO_MIX, 4, 0, 0, 8))
     lines = capfd.readouterr().err.splitlines()
     assert sorted(lines) == lines
     assert [line.split(":")[0] for line in lines] == ["skipped, broken image 1", "skipped, broken image 2"]
-    assert all(sum(name in line for line in lines) == 1 for name in broken)
+    assert all(sum(name in line for line in lines) == 1 for name in corrupt)
     assert equal(list(opened(workers=2).train_batches("train", SIZE, NO_MIX, 4, 0, 0, 8)), found)
     assert equal(list(opened(workers=1).train_batches("train", SIZE, NO_MIX, 4, 0, 5, 8)), found[5:])
 
     # the others are as they were
     images, indices = data._part("train")
-    lost = [images.names.index(name) for name in broken]
+    lost = [images.names.index(name) for name in corrupt]
     order = [index for step in range(8) for index in data.plan("train", 4, 0).part(step).images]
     before, after = (torch.cat([images for images, _ in batches]) for batches in (whole, found))
     same = [torch.equal(*pair) for pair in zip(before, after, strict=True)]
@@ -336,7 +336,7 @@ def test_broken_images_are_replaced_the_same_way_by_any_number_of_workers(photos
     source = Source(images, indices, TrainTransform(SIZE, NO_MIX, data.normalize), seed=0, skip=True)
     (draw,) = source.transform.draws([1])
     pixels, instead, worse = source.read(lost[0], draw)
-    assert worse[0].name == broken[0]
+    assert worse[0].name == corrupt[0]
     assert instead in set(indices.tolist()) - set(lost)
     assert torch.equal(pixels, source.read(instead, draw)[0])
 
@@ -344,15 +344,15 @@ def test_broken_images_are_replaced_the_same_way_by_any_number_of_workers(photos
 @pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")
 @pytest.mark.parametrize("way", ["workers", "decoder"])
 def test_more_broken_images_than_the_limit_end_the_run(way: str, photos: Path, capfd) -> None:
-    data = open_data(DataConfig("imagefolder", str(photos), broken="skip", broken_limit=2))
+    data = open_data(DataConfig("imagefolder", str(photos), corrupt="skip", corrupt_limit=2))
     break_files(photos, data, "train", 3)
-    with pytest.raises(ValueError, match=r"^3 training images are broken, more than data\.broken_limit=2; the last"):
+    with pytest.raises(ValueError, match=r"^3 training images are broken, more than data\.corrupt_limit=2; the last"):
         list(data.train_batches("train", SIZE, NO_MIX, 4, 0, 0, 8, decode=decode if way == "decoder" else None))
     assert capfd.readouterr().err.count("skipped") == 2
 
 
 def test_where_all_images_are_broken_the_search_for_another_ends(photos: Path) -> None:
-    data = open_data(DataConfig("imagefolder", str(photos), broken="skip"))
+    data = open_data(DataConfig("imagefolder", str(photos), corrupt="skip"))
     for path in photos.glob("*/*.*"):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="101 training images in a row are broken, the last: cannot read image"):
@@ -361,7 +361,7 @@ def test_where_all_images_are_broken_the_search_for_another_ends(photos: Path) -
 
 @pytest.mark.parametrize("split", ["search", "test"])
 def test_an_image_that_scores_is_never_skipped(split: str, photos: Path) -> None:
-    data = open_data(DataConfig("imagefolder", str(photos), broken="skip"))
+    data = open_data(DataConfig("imagefolder", str(photos), corrupt="skip"))
     (photos / names(data, split)[0]).write_bytes(b"")
     with pytest.raises(ValueError, match=r"^cannot read image .*; repair .* a score without this image would not"):
         list(data.eval_batches(split, SIZE, 4))
@@ -413,11 +413,11 @@ def test_mixing_does_not_mix_an_image_with_another_version_of_itself(digits: Dat
 
 def test_of_one_size_and_small_they_are_sent_whole(digits: Data) -> None:
     images, indices = digits._part("train")
-    source = Source(images, indices, TrainTransform((16, 16), NO_MIX, digits.normalize), seed=0, vary=False)
+    source = Source(images, indices, TrainTransform((16, 16), NO_MIX, digits.normalize), seed=0, augment=False)
     key = next(chunk_keys(digits.plan("train", 8, 0), 0, SIZE, range(1), 1, 0, 1))
     assert not source.whole  # far larger than the network wants: averaged by cut()
     assert source[key].pixels.shape == (8, 3, 16, 16)
-    source = Source(images, indices, TrainTransform((64, 64), NO_MIX, digits.normalize), seed=0, vary=False)
+    source = Source(images, indices, TrainTransform((64, 64), NO_MIX, digits.normalize), seed=0, augment=False)
     assert source.whole
     assert torch.equal(source[key].pixels, images.pixels[key.part.images])
 
@@ -464,12 +464,12 @@ def test_an_error_ahead_comes_in_its_turn_and_leaving_early_ends_the_thread() ->
     def make() -> int:
         number = next(numbers, None)
         if number is None:
-            raise ValueError("broken")
+            raise ValueError("corrupt")
         return number
 
     batches = one_ahead(make)
     assert [next(batches), next(batches)] == [1, 2]
-    with pytest.raises(ValueError, match="broken"):
+    with pytest.raises(ValueError, match="corrupt"):
         next(batches)
     endless = one_ahead(lambda: 1)
     next(endless)

@@ -114,10 +114,10 @@ def test_what_is_transparent_lies_on_white(tmp_path: Path, mode: str) -> None:
 def test_broken_images_are_named(tmp_path: Path) -> None:
     Image.effect_noise((64, 64), 50).save(tmp_path / "whole.png")
     whole = (tmp_path / "whole.png").read_bytes()
-    broken = {"cut.png": whole[: len(whole) // 2], "text.jpg": b"no picture", "empty.png": b""}
-    for name, content in broken.items():
+    corrupt = {"cut.png": whole[: len(whole) // 2], "text.jpg": b"no picture", "empty.png": b""}
+    for name, content in corrupt.items():
         (tmp_path / name).write_bytes(content)
-    for name in [*broken, "missing.png"]:
+    for name in [*corrupt, "missing.png"]:
         with pytest.raises(ValueError, match=rf"cannot read image .*{name} \(.+\); repair or remove it") as caught:
             read_image(tmp_path / name)
         assert "\n" not in str(caught.value)

@@ -257,11 +257,11 @@ def test_broken_images(make_folder, tmp_path: Path, capsys: pytest.CaptureFixtur
 
     line = fault(config("cache"))
     assert "train/ant/03.png" in line
-    assert "data.broken=skip" in line
-    assert "3 images cannot be read, more than data.broken_limit=2; the last: " in fault(
-        config("few", broken="skip", broken_limit=2)
+    assert "data.corrupt=skip" in line
+    assert "3 images cannot be read, more than data.corrupt_limit=2; the last: " in fault(
+        config("few", corrupt="skip", corrupt_limit=2)
     )
-    prepare_data(config("cache", broken="skip", broken_limit=3))
+    prepare_data(config("cache", corrupt="skip", corrupt_limit=3))
     out, err = capsys.readouterr()
     assert "22 train images + 7 test images" in out
     assert "without 3 that could not be read" in out
@@ -280,7 +280,7 @@ def test_a_shard_of_broken_images_only(make_folder, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(prepare, "SHARD_BYTES", 1)  # an image a shard
     root = make_folder("root", count=4)
     (root / "ant/01.png").write_bytes(b"")
-    prepare_data(settings(root, tmp_path / "cache", data=DataConfig("imagefolder", str(root), broken="skip")))
+    prepare_data(settings(root, tmp_path / "cache", data=DataConfig("imagefolder", str(root), corrupt="skip")))
     images = store.open_packed(tmp_path / "cache").train
     assert list(images.names) == ["ant/00.png", "ant/02.png", "ant/03.png", *(f"bee/0{n}.png" for n in range(4))]
     assert len([images.read(index) for index in range(7)]) == 7

@@ -140,7 +140,7 @@ def test_without_variation_cut_only_resizes() -> None:
     ours = transform((48, 60))
     expected = F.resize(image, [48, 60], InterpolationMode.BICUBIC, antialias=True)
     assert torch.equal(ours.cut(image, ours.draws([1])[0]), expected)
-    assert torch.equal(ours.vary(expected[None], ours.draws([1])), expected[None].float() / 255)
+    assert torch.equal(ours.augment_batch(expected[None], ours.draws([1])), expected[None].float() / 255)
 
 
 def test_a_picture_decoded_as_small_as_needed_gives_the_same_cut() -> None:
@@ -173,7 +173,7 @@ def test_only_images_not_much_larger_than_what_is_seen_are_warped(
 def test_whole_images_are_cropped_as_a_worker_would() -> None:
     ours, image = transform((192, 144), crop_scale=[0.3, 1.0]), picture(210, 180)
     draws = ours.draws(range(20))
-    whole = levels(ours.vary(image.expand(20, -1, -1, -1), draws))
+    whole = levels(ours.augment_batch(image.expand(20, -1, -1, -1), draws))
     for seen, draw in zip(whole, draws, strict=True):
         off = (seen - ours.cut(image, draw)).abs()
         assert off.mean() < 3  # a box of whole pixels, and another interpolation
@@ -183,11 +183,11 @@ def test_squeezed_images_are_cropped_in_their_own_proportions() -> None:
     ours = transform((160, 160), crop_scale=[0.3, 1.0])
     image, draws = picture(160, 320), ours.draws(range(20))
     squeezed = F.resize(image, [160, 160], antialias=True)
-    seen = levels(ours.vary(squeezed.expand(20, -1, -1, -1), draws, torch.full((20,), 2.0), whole=True))
+    seen = levels(ours.augment_batch(squeezed.expand(20, -1, -1, -1), draws, torch.full((20,), 2.0), whole=True))
     for one, draw in zip(seen, draws, strict=True):
         assert (one - ours.cut(image, draw)).abs().mean() < 3
         assert (one - ours.cut(squeezed, draw, 2.0)).abs().mean() < 3
-    with_own = levels(ours.vary(squeezed.expand(20, -1, -1, -1), draws, whole=True))
+    with_own = levels(ours.augment_batch(squeezed.expand(20, -1, -1, -1), draws, whole=True))
     assert (seen - with_own).abs().mean() > 3
 
 
@@ -195,7 +195,7 @@ def test_rotation_stays_within_its_limits() -> None:
     image = picture(60, 50)
     middle = (slice(None), slice(12, 48), slice(8, 42))  # where both see the image, not what is beyond it
     ours, angles = transform((60, 50), rotate=20.0), []
-    for seen in levels(ours.vary(image.expand(20, -1, -1, -1), ours.draws(range(20)))):
+    for seen in levels(ours.augment_batch(image.expand(20, -1, -1, -1), ours.draws(range(20)))):
         error = {
             angle: (F.rotate(image, angle, InterpolationMode.BILINEAR).float() - seen)[middle].abs().mean().item()
             for angle in torch.linspace(-25, 25, 101).tolist()
@@ -210,7 +210,7 @@ def test_rotation_stays_within_its_limits() -> None:
 @pytest.mark.parametrize("whole", [False, True])
 def test_images_are_flipped_with_their_probability(whole: bool) -> None:
     image, ours = picture(16, 16), transform((16, 16), flip=0.25)
-    seen = levels(ours.vary(image.expand(200, -1, -1, -1), ours.draws(range(200)), whole=whole)).round()
+    seen = levels(ours.augment_batch(image.expand(200, -1, -1, -1), ours.draws(range(200)), whole=whole)).round()
     flipped = sum(torch.equal(one, image.flip(2).float()) for one in seen)
     straight = sum(torch.equal(one, image.float()) for one in seen)
     assert flipped + straight == 200
@@ -221,7 +221,7 @@ def test_warped_crops_have_the_area_and_shape_asked_for() -> None:
     height, width = 100, 200
     ours = transform((height, width), crop_scale=[0.3, 0.6])
     images = places(height, width).expand(300, -1, -1, -1)
-    seen = levels(ours.vary(images, ours.draws(range(300)), whole=True))
+    seen = levels(ours.augment_batch(images, ours.draws(range(300)), whole=True))
     wide = (seen[:, 0, 50, -2] - seen[:, 0, 50, 1]) * width / (width - 3)
     tall = (seen[:, 1, -2, 100] - seen[:, 1, 1, 100]) * height / (height - 3)
     area, ratio = wide * tall / (height * width), wide / tall
@@ -244,12 +244,12 @@ def test_an_image_depends_on_its_draws_alone(size: tuple[int, int], colours: dic
     ours = TrainTransform(size, augment(**EVERYTHING, **colours), Normalize((0.4, 0.5, 0.6), (0.2, 0.3, 0.3)))
     images = torch.stack([picture(*size, seed) for seed in range(40)])
     draws = ours.draws(range(40))
-    together = ours.vary(images, draws, whole=whole)
+    together = ours.augment_batch(images, draws, whole=whole)
     for first, last in [(0, 1), (3, 5), (7, 40)]:
-        assert torch.equal(ours.vary(images[first:last], draws[first:last], whole=whole), together[first:last])
+        assert torch.equal(ours.augment_batch(images[first:last], draws[first:last], whole=whole), together[first:last])
     other = torch.randperm(40, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(ours.vary(images[other], draws[other], whole=whole), together[other])
-    assert not torch.equal(ours.vary(images[:1], ours.draws([99]), whole=whole), together[:1])
+    assert torch.equal(ours.augment_batch(images[other], draws[other], whole=whole), together[other])
+    assert not torch.equal(ours.augment_batch(images[:1], ours.draws([99]), whole=whole), together[:1])
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -258,7 +258,7 @@ def test_nothing_is_asked_of_the_device(changes: dict[str, object], whole: bool)
     """Tensors of the device ``meta`` have no values."""
     ours = TrainTransform((24, 20), augment(**{**EVERYTHING, **changes}), PLAIN)
     images = torch.empty(16, 3, 24, 20, dtype=torch.uint8, device="meta")
-    seen = ours.vary(images, ours.draws(range(16)), whole=whole)
+    seen = ours.augment_batch(images, ours.draws(range(16)), whole=whole)
     assert (seen.device.type, seen.dtype, seen.shape) == ("meta", torch.float32, (16, 3, 24, 20))
     mixed, targets = mix(seen, torch.empty(16, dtype=torch.int64, device="meta"), 10, AugmentConfig(), 0)
     assert (mixed.shape, targets.shape) == (seen.shape, (16, 10))
@@ -283,7 +283,7 @@ def test_each_variation_has_an_effect(change: dict[str, object], whole: bool) ->
     def seen(ours: TrainTransform) -> Tensor:
         draws = ours.draws(range(4))
         images = [image if whole else ours.cut(image, draw) for draw in draws]
-        return ours.vary(torch.stack(images), draws, whole=whole)
+        return ours.augment_batch(torch.stack(images), draws, whole=whole)
 
     changed = seen(transform((32, 32), **change))
     assert changed.shape == (4, 3, 32, 32)
@@ -295,7 +295,7 @@ def test_what_randaugment_moves_into_view_has_the_mean_colour() -> None:
     ours = TrainTransform(
         (32, 32), augment(randaugment_ops=1, randaugment_probability=1.0), Normalize(mean, (1.0,) * 3)
     )
-    seen = ours.vary(torch.full((60, 3, 32, 32), 255, dtype=torch.uint8), ours.draws(range(60)))
+    seen = ours.augment_batch(torch.full((60, 3, 32, 32), 255, dtype=torch.uint8), ours.draws(range(60)))
     beyond = seen.abs().amax(1) < 0.5 / 255 + 1e-6  # 0 is the mean
     assert 10 < beyond.flatten(1).any(1).sum() < 40  # 5 of 15 operations move
 
@@ -304,7 +304,7 @@ def test_erasing_is_deits() -> None:
     """Normal noise, after normalisation, in one rectangle of 2 to 33 % of the image with sides of 0.3 to 3.3."""
     n, size = 400, (60, 90)
     ours = TrainTransform(size, augment(erasing=0.25), Normalize((1.0,) * 3, (1.0,) * 3))
-    seen = ours.vary(torch.full((n, 3, *size), 255, dtype=torch.uint8), ours.draws(range(n)))
+    seen = ours.augment_batch(torch.full((n, 3, *size), 255, dtype=torch.uint8), ours.draws(range(n)))
     erased = (seen != 0).any(1)
     assert erased.flatten(1).any(1).float().mean().item() == pytest.approx(0.25, abs=0.06)
     areas, ratios, centres = [], [], []
@@ -369,11 +369,11 @@ def test_torchs_random_state_is_left_alone() -> None:
     ours = TrainTransform((32, 32), AugmentConfig(rotate=9.0), PLAIN)
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    first = ours.vary(images, ours.draws([5, 6]), whole=True)
+    first = ours.augment_batch(images, ours.draws([5, 6]), whole=True)
     mixed = mix(first, labels, 2, AugmentConfig(), 7)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(4)  # nor does it have an effect
-    assert torch.equal(ours.vary(images, ours.draws([5, 6]), whole=True), first)
+    assert torch.equal(ours.augment_batch(images, ours.draws([5, 6]), whole=True), first)
     assert torch.equal(mix(first, labels, 2, AugmentConfig(), 7)[0], mixed[0])
 
 

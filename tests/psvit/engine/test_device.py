@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from psvit.engine import device as device_module
-from psvit.engine.device import OnItsWay, autocast, check_compiler, matmul_peak, peak_memory, pick_device
+from psvit.engine.device import PendingHostCopy, autocast, check_compiler, matmul_peak, peak_memory, pick_device
 
 
 @pytest.fixture
@@ -95,17 +95,17 @@ def test_peak_memory_grows_with_what_is_used():
 
 
 def test_numbers_on_their_way_arrive():
-    assert OnItsWay(torch.tensor([1.0, 2.5])).read() == [1.0, 2.5]
+    assert PendingHostCopy(torch.tensor([1.0, 2.5])).read() == [1.0, 2.5]
 
 
 def test_a_machine_that_cannot_compile_says_what_to_do(monkeypatch):
-    def broken(function):
+    def corrupt(function):
         def call(x):
             raise RuntimeError("\nNo working C++ compiler found\nand much more")
 
         return call
 
-    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(torch, "compile", corrupt)
     with pytest.raises(ValueError, match=r"No working C.. compiler found.*recipe.compile=false") as raised:
         check_compiler(torch.device("cpu"))
     assert "\n" not in str(raised.value)

@@ -407,7 +407,7 @@ class NoLookAtTheDevice(TorchDispatchMode):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_host_looks_at_no_result_within_a_step(tmp_path, monkeypatch, precision):
-    take, read, order = loop._Trainer.take_step, loop.OnItsWay.read, []
+    take, read, order = loop._Trainer.take_step, loop.PendingHostCopy.read, []
 
     def watched(self, *args):
         with NoLookAtTheDevice():
@@ -415,14 +415,23 @@ def test_the_host_looks_at_no_result_within_a_step(tmp_path, monkeypatch, precis
         order.append(f"start {self.step - 1}")
 
     def counted(self):
-        order.append("hear")
+        order.append("poll_reports")
         return read(self)
 
     monkeypatch.setattr(loop._Trainer, "take_step", watched)
-    monkeypatch.setattr(loop.OnItsWay, "read", counted)
+    monkeypatch.setattr(loop.PendingHostCopy, "read", counted)
     job(tmp_path, recipe(epochs=1, precision=precision, accumulate=2, clip_norm=0.5, ema_decay=0.9))
     # of each step when the next one has started, and of the last one at the end of the epoch
-    assert order == ["start 0", "start 1", "hear", "start 2", "hear", "start 3", "hear", "hear"]
+    assert order == [
+        "start 0",
+        "start 1",
+        "poll_reports",
+        "start 2",
+        "poll_reports",
+        "start 3",
+        "poll_reports",
+        "poll_reports",
+    ]
 
 
 def test_layer_decay_slows_the_first_layers_down(tmp_path):

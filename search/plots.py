@@ -162,7 +162,7 @@ def draw_rank(frame: pd.DataFrame, figures: dict[str, Any], path: Path, space_na
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     figure, ax = _figure()
-    drawn = frame.dropna(subset=["inherited_top1", "alone_top1"])
+    drawn = frame.dropna(subset=["inherited_top1", "standalone_top1"])
     tau = _with_ends("Kendall’s tau", figures["top1"]["tau"])
     title = f"{space_name}: {_count(len(drawn), 'network')} trained alone, {tau}"
     ax.set_title(title, loc="left", pad=20, parse_math=False)
@@ -180,7 +180,7 @@ def draw_rank(frame: pd.DataFrame, figures: dict[str, Any], path: Path, space_na
     inherited = _side_by_side(drawn)
     points = ax.scatter(
         inherited,
-        drawn["alone_top1"],
+        drawn["standalone_top1"],
         c=drawn["flops"] / divisor,
         cmap="viridis_r",
         s=60,
@@ -194,12 +194,12 @@ def draw_rank(frame: pd.DataFrame, figures: dict[str, Any], path: Path, space_na
     ax.xaxis.set_major_locator(MaxNLocator(7))
     ax.margins(0.08)
     _widen(ax.set_xlim, drawn["inherited_top1"], 0.02)
-    _widen(ax.set_ylim, drawn["alone_top1"], 0.02)
+    _widen(ax.set_ylim, drawn["standalone_top1"], 0.02)
     looks = {"best": ("best alone", "o", "none", 15), "picked": ("picked by inherited score", "*", ORANGE, 24)}
     for key, (what, marker, colour, size) in looks.items():
         row = drawn[drawn["layers"] == figures[key]].iloc[0]
-        label = f"{what}: {row['layers']}, inherited {row['inherited_top1']:.2%}, alone {row['alone_top1']:.2%}"
-        place = (inherited[row.name], row["alone_top1"])
+        label = f"{what}: {row['layers']}, inherited {row['inherited_top1']:.2%}, alone {row['standalone_top1']:.2%}"
+        place = (inherited[row.name], row["standalone_top1"])
         ax.plot(*place, marker, ms=size, color=colour, mec=INK, mew=1, ls="", zorder=3, label=label)
     figure.legend(loc="outside lower left", frameon=False, fontsize=9, markerscale=0.6)
     return save_figure(figure, path)
@@ -208,7 +208,7 @@ def draw_rank(frame: pd.DataFrame, figures: dict[str, Any], path: Path, space_na
 def _side_by_side(drawn: pd.DataFrame) -> pd.Series[float]:
     """Inherited top-1; networks whose scores are all equal are moved apart by the width of a point."""
     top1 = drawn["inherited_top1"]
-    equal = drawn.groupby(["inherited_top1", "alone_top1"])["layers"]
+    equal = drawn.groupby(["inherited_top1", "standalone_top1"])["layers"]
     place = equal.cumcount() - (equal.transform("size") - 1) / 2
     return top1 + 0.018 * (float(top1.max() - top1.min()) or 0.04) * place
 

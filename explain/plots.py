@@ -1,4 +1,4 @@
-"""The pictures of ``psvit-search explain``: likeness of attention maps, of heads and of tokens, and Grad-CAM.
+"""The pictures of ``psvit-search explain``: similarity of attention maps, of heads and of tokens, and Grad-CAM.
 
 1200 pixels wide. A sharing layer is orange, as in the drawing of an architecture.
 """
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from psvit.arch import SHARING
 from psvit.draw import BLUE, GREEN, GREY, INK, ORANGE, VERMILLION, save_figure
-from psvit.explain.likeness import MapLikeness, TokenLikeness, match_heads
+from psvit.explain.similarity import MapSimilarity, TokenSimilarity, match_heads
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,13 +31,13 @@ _NOTE = 7.5  # points
 _NAME_LETTERS = 16
 
 
-def draw_attention(stages: Sequence[MapLikeness], name: str, images: int, path: Path) -> None:
-    """Draw for each stage the likeness of its layers' attention maps, on one image and on two, and that of neighbours.
+def draw_attention(stages: Sequence[MapSimilarity], name: str, images: int, path: Path) -> None:
+    """Draw for each stage how similar its layers' attention maps are, on one image and on two, and neighbouring ones.
 
     Args:
         stages: of a network.
         name: of the network.
-        images: how many the likeness is the mean of.
+        images: how many the similarity is the mean of.
         path: a ``.png`` or ``.svg`` file.
 
     Raises:
@@ -47,7 +47,7 @@ def draw_attention(stages: Sequence[MapLikeness], name: str, images: int, path: 
     across, down = (2, 1) if len(stages) == 1 else (len(stages), 2)
     heights = [0.62, (6.4 / across + 0.3) * down, *([1.9] if neighbours else []), 0.5]
     figure, rows = _figure(heights)
-    _head(rows[0], "Likeness of attention maps", f"{_short(name, 48)}; cosine similarity, mean of {images} images")
+    _head(rows[0], "Similarity of attention maps", f"{_short(name, 48)}; cosine similarity, mean of {images} images")
     axes = rows[1].subplots(down, across, squeeze=False)
     panels = [(stage, different) for different in (False, True) for stage in range(len(stages))]
     for ax, (number, different) in zip(axes.flat, panels, strict=True):
@@ -65,7 +65,7 @@ def draw_attention(stages: Sequence[MapLikeness], name: str, images: int, path: 
             ax.set_ylabel("layer" if len(stages) == 1 else f"{what}\nlayer", fontsize=8)
         if ax in axes[-1]:
             ax.set_xlabel("layer", fontsize=8)
-    _colour_bar(rows[1], image, list(axes.flat), "likeness, heads matched")
+    _colour_bar(rows[1], image, list(axes.flat), "similarity, heads matched")
     if neighbours:
         _draw_neighbours(rows[-2].subplots(), stages)
     apart = "; stages differ in tokens and are not compared" if len(stages) > 1 else ""
@@ -78,8 +78,8 @@ def draw_attention(stages: Sequence[MapLikeness], name: str, images: int, path: 
     save_figure(figure, path)
 
 
-def _draw_neighbours(ax: Axes, stages: Sequence[MapLikeness]) -> None:
-    """The likeness of neighbouring layers, on one image above that on two."""
+def _draw_neighbours(ax: Axes, stages: Sequence[MapSimilarity]) -> None:
+    """The similarity of neighbouring layers, on one image above that on two."""
     at, ticks, labels = 0.0, [], []
     pairs = sum(len(stage.neighbours) for stage in stages)
     points: dict[str, list[tuple[float, float]]] = {"same": [], "shared": [], "different": []}
@@ -111,14 +111,14 @@ def _draw_neighbours(ax: Axes, stages: Sequence[MapLikeness]) -> None:
     ax.set_xticks(ticks, labels, fontsize=7, rotation=90 if len(ticks) > 16 else 0)
     ax.tick_params(axis="y", labelsize=7)
     ax.set_xlabel("neighbouring layers", fontsize=8)
-    ax.set_ylabel("likeness", fontsize=8)
+    ax.set_ylabel("similarity", fontsize=8)
     ax.grid(axis="y", color="#DDDDDD", linewidth=0.7)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
 
 
-def draw_heads(stages: Sequence[MapLikeness], name: str, images: int, path: Path) -> bool:
-    """Draw the likeness of each head of a layer and each head of the next, for neighbours that do not share a map.
+def draw_heads(stages: Sequence[MapSimilarity], name: str, images: int, path: Path) -> bool:
+    """Draw the similarity of each head of a layer and each head of the next, for neighbours that do not share a map.
 
     Returns:
         Whether there are such neighbours; without them nothing is drawn.
@@ -138,7 +138,7 @@ def draw_heads(stages: Sequence[MapLikeness], name: str, images: int, path: Path
     down = math.ceil(len(pairs) / across)
     figure, rows = _figure([0.62, (6.2 / across + 0.3) * down, 0.34])
     what = f"{_short(name, 48)}; cosine similarity on the same image, mean of {images} images"
-    _head(rows[0], "Likeness of heads of neighbouring layers", what)
+    _head(rows[0], "Similarity of heads of neighbouring layers", what)
     axes = rows[1].subplots(down, across, squeeze=False)
     for ax in axes.flat[len(pairs) :]:
         ax.set_visible(False)
@@ -153,14 +153,14 @@ def draw_heads(stages: Sequence[MapLikeness], name: str, images: int, path: Path
         ax.set_ylabel(f"layer {one + 1}", fontsize=7, labelpad=1)
         if len(stages) > 1:
             ax.set_title(f"stage {number}", fontsize=8)
-    _colour_bar(rows[1], image, list(axes.flat), "likeness")
-    _legend(rows[2], "white frames: heads that are matched, one to one, so that the sum of their likeness is largest")
+    _colour_bar(rows[1], image, list(axes.flat), "similarity")
+    _legend(rows[2], "white frames: heads that are matched, one to one, so that the sum of their similarity is largest")
     save_figure(figure, path)
     return True
 
 
 def draw_tokens(
-    stages: Sequence[Sequence[TokenLikeness]],
+    stages: Sequence[Sequence[TokenSimilarity]],
     letters: Sequence[str],
     grids: Sequence[Sequence[Array]],
     name: str,
@@ -172,9 +172,9 @@ def draw_tokens(
     Args:
         stages: for each stage its layers.
         letters: of these.
-        grids: for each stage and layer the likeness of each token and the others, laid out (rows, columns).
+        grids: for each stage and layer the similarity of each token and the others, laid out (rows, columns).
         name: of the network.
-        images: how many the likeness is the mean of.
+        images: how many the similarity is the mean of.
         path: a ``.png`` or ``.svg`` file.
 
     Raises:
@@ -186,12 +186,12 @@ def draw_tokens(
     line = min(max(side * rows / columns, 0.4), 2 * side) + 0.26
     heights = [line * -(-len(word) // across) + 0.1 for word in letters]
     figure, parts = _figure([0.62, 2.3, *heights, 0.34])
-    _head(parts[0], "Likeness of tokens", f"{_short(name, 48)}; cosine similarity, mean of {images} images")
+    _head(parts[0], "Similarity of tokens", f"{_short(name, 48)}; cosine similarity, mean of {images} images")
     _draw_token_curve(parts[1].subplots(), stages, letters)
     for stage, (part, word) in enumerate(zip(parts[2:], letters, strict=False)):
         _draw_token_grids(part, grids[stage], word, across, f"stage {stage + 1}" if len(letters) > 1 else "")
     note = ". A sharing layer is orange" if any(SHARING in word for word in letters) else ""
-    _legend(parts[-1], f"squares: each token's mean likeness to the others of its image, where it lies{note}")
+    _legend(parts[-1], f"squares: each token's mean similarity to the others of its image, where it lies{note}")
     save_figure(figure, path)
 
 
@@ -211,7 +211,7 @@ def _draw_token_grids(part: Any, grids: Sequence[Array], letters: str, across: i
     _colour_bar(part, image, list(axes.flat), "", shrink=0.8)
 
 
-def _draw_token_curve(ax: Axes, stages: Sequence[Sequence[TokenLikeness]], letters: Sequence[str]) -> None:
+def _draw_token_curve(ax: Axes, stages: Sequence[Sequence[TokenSimilarity]], letters: Sequence[str]) -> None:
     at, ticks, labels = 0.0, [], []
     count = sum(map(len, letters))
     for number, (stage, word) in enumerate(zip(stages, letters, strict=True)):
@@ -239,7 +239,7 @@ def _draw_token_curve(ax: Axes, stages: Sequence[Sequence[TokenLikeness]], lette
     ax.set_xticks(ticks, labels, fontsize=7)
     ax.tick_params(axis="y", labelsize=7)
     ax.set_xlabel("after layer", fontsize=8)
-    ax.set_ylabel("mean likeness of two tokens", fontsize=8)
+    ax.set_ylabel("mean similarity of two tokens", fontsize=8)
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, 0), max(high, 1))
     ax.margins(x=0.03)
@@ -378,7 +378,7 @@ def _cell(values: Array, inches: float) -> float:
 
 
 def _heat_map(ax: Axes, values: Array, inches: float) -> Any:
-    """Likeness from 0 to 1, with numbers where these have room."""
+    """Similarity from 0 to 1, with numbers where these have room."""
     image = ax.imshow(values, cmap=_COLOURS, vmin=0, vmax=1, interpolation="nearest")
     size = min(_cell(values, inches) / 2.6, 9)
     if size >= 4.5:
@@ -406,7 +406,7 @@ def _layer_ticks(ax: Axes, letters: str, inches: float) -> None:
                 label.set(color=ORANGE, fontweight="bold")
 
 
-def _mark_shared(ax: Axes, stage: MapLikeness) -> None:
+def _mark_shared(ax: Axes, stage: MapSimilarity) -> None:
     """Frame layers that use the same map: they stand in a row."""
     from matplotlib.patches import Rectangle
 

@@ -54,7 +54,7 @@ def inherited_scores(
 
 
 @dataclass(frozen=True)
-class Alone:
+class Standalone:
     """One training.
 
     Attributes:
@@ -91,7 +91,7 @@ class Alone:
             raise ValueError(f"{path} is damaged; delete {self.folder} to train this network again") from None
 
 
-def train_alone(task: Alone) -> int:
+def train_alone(task: Standalone) -> int:
     """Train a network from random weights, or go on where its folder stands, and score it on the search split.
 
     Writes ``result.json``, ``metrics.csv`` and ``log.txt``. The test split is not read.
@@ -140,7 +140,7 @@ def train_alone(task: Alone) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) - freed
 
 
-def train_all(tasks: Sequence[Alone], at_once: int) -> list[Score]:
+def train_all(tasks: Sequence[Standalone], at_once: int) -> list[Score]:
     """Train all that have no result yet, several at once, and give the scores of all.
 
     On a CPU the scores do not depend on how many are trained at once.
@@ -167,7 +167,7 @@ def train_all(tasks: Sequence[Alone], at_once: int) -> list[Score]:
     return [score for score in scores if score is not None]
 
 
-def _train(tasks: Sequence[Alone], at_once: int, bar: tqdm[Any]) -> list[int]:
+def _train(tasks: Sequence[Standalone], at_once: int, bar: tqdm[Any]) -> list[int]:
     """Train some networks in processes of their own, and give what each says of the GPU's memory."""
     left: list[int] = []
 

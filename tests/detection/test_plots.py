@@ -9,7 +9,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from psvit.detection.pictures import draw_detections
+from psvit.detection.plots import draw_detections
 from psvit.draw import save_figure
 
 NAMES = ["circle", "square"]
@@ -20,7 +20,7 @@ def drawn(monkeypatch):
     """The figures that are drawn and written."""
     figures = []
     monkeypatch.setattr(
-        "psvit.detection.pictures.save_figure",
+        "psvit.detection.plots.save_figure",
         lambda figure, path: (figures.append(figure), save_figure(figure, path)),
     )
     return figures
@@ -150,7 +150,7 @@ def test_no_image_is_refused(tmp_path):
 
 def test_pyplot_is_left_alone(tmp_path):
     code = (
-        "import sys, pathlib, torch, psvit.detection.pictures as pictures;"
+        "import sys, pathlib, torch, psvit.detection.plots as pictures;"
         "assert 'matplotlib' not in sys.modules;"
         "nothing = {'boxes': torch.zeros(0, 4), 'labels': torch.zeros(0), 'scores': torch.zeros(0)};"
         "nothing['masks'] = torch.zeros(0, 1, 9, 9);"

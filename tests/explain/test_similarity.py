@@ -1,4 +1,4 @@
-"""Likeness of maps and tokens, against slow direct computations image by image."""
+"""Similarity of maps and tokens, against slow direct computations image by image."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from psvit.arch import Architecture, NetworkSpec
-from psvit.explain import likeness
-from psvit.explain.likeness import images_at_once, match_heads, measure, walk
+from psvit.explain import similarity
+from psvit.explain.similarity import images_at_once, match_heads, measure, walk
 from psvit.layers import Attention
 from psvit.model import PSViT
 from psvit.zoo import NETWORKS, SPACES
@@ -184,7 +184,7 @@ def test_maps_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     network = build("2d")
     alive: list[list[weakref.ref[Tensor]]] = []
 
-    def watched(network: PSViT, images: Tensor) -> Iterator[likeness.Step]:
+    def watched(network: PSViT, images: Tensor) -> Iterator[similarity.Step]:
         alive.append([])
         for step in walk(network, images):
             alive[-1].append(weakref.ref(step.map))
@@ -196,6 +196,6 @@ def test_maps_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
             assert not any(ref() is not None for refs in alive[:-1] for ref in refs)
             yield some_images(network.spec, 2)
 
-    monkeypatch.setattr(likeness, "walk", watched)
+    monkeypatch.setattr(similarity, "walk", watched)
     measure(network, batches())
     assert len(alive) == 4

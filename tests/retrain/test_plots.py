@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from psvit.draw import save_figure
-from psvit.retrain.pictures import draw_predictions, draw_training
+from psvit.retrain.plots import draw_predictions, draw_training
 
 NAMES = [f"class {index}" for index in range(10)]
 
@@ -17,7 +17,7 @@ NAMES = [f"class {index}" for index in range(10)]
 def drawn(monkeypatch):
     """The figures that are drawn, with all that is in them; they are not written."""
     figures = []
-    monkeypatch.setattr("psvit.retrain.pictures.save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr("psvit.retrain.plots.save_figure", lambda figure, path: figures.append(figure))
     return figures
 
 

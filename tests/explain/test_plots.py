@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from psvit.explain.likeness import MapLikeness, TokenLikeness, match_heads
-from psvit.explain.pictures import Seen, draw_attention, draw_gradcam, draw_heads, draw_tokens
+from psvit.explain.plots import Seen, draw_attention, draw_gradcam, draw_heads, draw_tokens
+from psvit.explain.similarity import MapSimilarity, TokenSimilarity, match_heads
 
 SHAPES = {  # layers, heads of each stage, grid of the first
     "three": (("B", "B", "B"), (2, 3, 4), (8, 8)),
@@ -25,7 +25,7 @@ SHAPES = {  # layers, heads of each stage, grid of the first
 }
 
 
-def stages_of(letters: tuple[str, ...], heads: tuple[int, ...]) -> list[MapLikeness]:
+def stages_of(letters: tuple[str, ...], heads: tuple[int, ...]) -> list[MapSimilarity]:
     rng = np.random.default_rng(0)
     stages = []
     for word, count in zip(letters, heads, strict=True):
@@ -33,7 +33,7 @@ def stages_of(letters: tuple[str, ...], heads: tuple[int, ...]) -> list[MapLiken
         same, different = rng.random((2, maps, maps, count, count)) * [[[[[0.95]]]], [[[[0.5]]]]]
         for number in range(maps):
             np.fill_diagonal(same[number, number], 1)
-        stages.append(MapLikeness(word, same, different))
+        stages.append(MapSimilarity(word, same, different))
     return stages
 
 
@@ -43,7 +43,7 @@ def tokens_of(letters: tuple[str, ...], grid: tuple[int, int], class_token: bool
     for number, word in enumerate(letters):
         shape = [max(1, side >> number) for side in grid]
         each = rng.random((len(word), *shape))
-        own = [TokenLikeness(float(one.mean()), 0.2, 0.4 if class_token else None, one.ravel()) for one in each]
+        own = [TokenSimilarity(float(one.mean()), 0.2, 0.4 if class_token else None, one.ravel()) for one in each]
         stages.append(own)
         grids.append(list(each))
     return stages, grids
@@ -53,7 +53,7 @@ def tokens_of(letters: tuple[str, ...], grid: tuple[int, int], class_token: bool
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are drawn; they are not written."""
     figures: list[Figure] = []
-    monkeypatch.setattr("psvit.explain.pictures.save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr("psvit.explain.plots.save_figure", lambda figure, path: figures.append(figure))
     return figures
 
 
@@ -146,7 +146,7 @@ def test_tokens_show_each_layer(shape: str, drawn: list[Figure], tmp_path: Path)
 
 @pytest.mark.filterwarnings("error")
 def test_one_token_alone_is_drawn_without_a_number(drawn: list[Figure], tmp_path: Path) -> None:
-    alone = TokenLikeness(float("nan"), 0.1, None, np.array([np.nan]))
+    alone = TokenSimilarity(float("nan"), 0.1, None, np.array([np.nan]))
     draw_tokens([[alone]], ["B"], [[np.array([[np.nan]])]], "net", 2, tmp_path / "a.png")
     check_readable(drawn[0])
 
@@ -200,8 +200,8 @@ def test_pictures_are_1200_pixels_wide(tmp_path: Path) -> None:
 
 def test_pyplot_stays_unloaded(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib, numpy, psvit.explain.pictures as p;"
-        "from psvit.explain.likeness import MapLikeness as M;"
+        "import sys, pathlib, numpy, psvit.explain.plots as p;"
+        "from psvit.explain.similarity import MapSimilarity as M;"
         "assert 'matplotlib' not in sys.modules;"
         "ones = numpy.ones((1, 1, 1, 1));"
         "p.draw_attention([M('B', ones, ones)], 'x', 2, pathlib.Path(sys.argv[1]));"

@@ -1,9 +1,9 @@
 """How alike attention maps of layers, and tokens within a layer, are: the two redundancies that the paper starts from.
 
-Shapes: B images, N tokens, D width, H heads; L layers of a stage, M of them basic. Likeness is cosine similarity. An
+Shapes: B images, N tokens, D width, H heads; L layers of a stage, M of them basic. Similarity is cosine similarity. An
 attention map has no negative entry, and tokens have much in common whatever the image: both are alike to some degree
-for any two images. So beside each likeness on one image stands that of two different images, the mean over all pairs of
-them, which needs no pair to be gone through: for unit vectors u_i, v_i of n images,
+for any two images. So beside each similarity on one image stands that of two different images, the mean over all
+pairs of them, which needs no pair to be gone through: for unit vectors u_i, v_i of n images,
 
     sum over i != j of u_i . v_j  =  (sum of u_i) . (sum of v_j) - sum of u_i . v_i.
 
@@ -62,7 +62,7 @@ def walk(
     """
     x, grid = network.embed(images)
     for stage, letters in enumerate(network.architecture.stages):
-        x, grid = network.enter(stage, x, grid)
+        x, grid = network.pool_into(stage, x, grid)
         layers = cast("Sequence[Layer]", network.stages[stage])
         for number, (letter, layer) in enumerate(zip(letters, layers, strict=True)):
             if (stage, number) == (network.spec.stages - 1, len(letters) - 1):
@@ -75,12 +75,12 @@ def walk(
 
 
 @dataclass(frozen=True)
-class MapLikeness:
+class MapSimilarity:
     """How alike the attention maps of a stage's layers are. Maps of two stages differ in size and are not compared.
 
     Attributes:
         letters: of the layers.
-        same: (M, M, H, H) likeness of a head of a basic layer and a head of another, each map taken as a vector of
+        same: (M, M, H, H) similarity of a head of a basic layer and a head of another, each map taken as a vector of
             N x N numbers, on the same image; the mean over images.
         different: (M, M, H, H) the same of two different images; the mean over all pairs of images.
     """
@@ -99,12 +99,12 @@ class MapLikeness:
         return self.map_of[one] == self.map_of[other]
 
     def heads(self, one: int, other: int, different: bool = False) -> Array:
-        """(H, H) likeness of each head of a layer and each head of another."""
+        """(H, H) similarity of each head of a layer and each head of another."""
         of = self.map_of
         return (self.different if different else self.same)[of[one], of[other]]
 
     def layers(self, different: bool = False) -> Array:
-        """(L, L) likeness of layers: the mean over heads that are matched one to one, as well as can be.
+        """(L, L) similarity of layers: the mean over heads that are matched one to one, as well as can be.
 
         Heads of two layers are in no order. They are matched for the same and for different images apart, so that the
         choice flatters neither.
@@ -120,7 +120,7 @@ class MapLikeness:
 
 
 def match_heads(heads: Array) -> list[int]:
-    """(H, H) likeness -> for each head of the first layer, its partner in the second: the best one-to-one matching."""
+    """(H, H) similarities -> for each head of the first layer its partner in the second, matched one to one."""
     partners: list[int] = linear_sum_assignment(heads, maximize=True)[1].tolist()
     return partners
 
@@ -130,7 +130,7 @@ def _matched_mean(heads: Array) -> float:
 
 
 @dataclass(frozen=True)
-class TokenLikeness:
+class TokenSimilarity:
     """How alike the tokens after a layer are.
 
     Attributes:
@@ -147,7 +147,7 @@ class TokenLikeness:
 
 
 class _MapSums:
-    """What is summed over images to get a :class:`MapLikeness`."""
+    """What is summed over images to get a :class:`MapSimilarity`."""
 
     def __init__(self, letters: str) -> None:
         self.letters, self.images = letters, 0
@@ -163,12 +163,12 @@ class _MapSums:
         self._sum = self._sum.to(units.device) + units.sum(0)
         self.images += len(units)
 
-    def likeness(self) -> MapLikeness:
+    def similarity(self) -> MapSimilarity:
         pairs = self.images * (self.images - 1)
         same = self._same / self.images
         same.fill_diagonal_(1)  # of a head and itself: by construction, not by rounding
         different = ((self._sum @ self._sum.mT).double() - self._same) / pairs
-        return MapLikeness(self.letters, self._by_layer(same), self._by_layer(different))
+        return MapSimilarity(self.letters, self._by_layer(same), self._by_layer(different))
 
     def _by_layer(self, table: Tensor) -> Array:
         """(M H, M H) -> (M, M, H, H)."""
@@ -178,7 +178,7 @@ class _MapSums:
 
 
 class _TokenSums:
-    """What is summed over images to get a :class:`TokenLikeness`.
+    """What is summed over images to get a :class:`TokenSimilarity`.
 
     Args:
         class_tokens: how many tokens come before those of patches.
@@ -203,10 +203,10 @@ class _TokenSums:
         self._class = self._class.to(each.device) + (own * sums).sum() / units.shape[1]
         self._images += len(tokens)
 
-    def likeness(self) -> TokenLikeness:
+    def similarity(self) -> TokenSimilarity:
         each: Array = (self._each / self._images).cpu().numpy()
         pairs = self._images * (self._images - 1) * len(each) ** 2
-        return TokenLikeness(
+        return TokenSimilarity(
             same=float(each.mean()),
             different=float((self._sum.square().sum() - self._squares) / pairs),
             class_token=float(self._class / self._images) if self._first else None,
@@ -215,8 +215,8 @@ class _TokenSums:
 
 
 @torch.inference_mode()
-def measure(network: PSViT, batches: Iterable[Tensor]) -> tuple[list[MapLikeness], list[list[TokenLikeness]]]:
-    """The likeness of maps for each stage, and of tokens for each layer of each stage.
+def measure(network: PSViT, batches: Iterable[Tensor]) -> tuple[list[MapSimilarity], list[list[TokenSimilarity]]]:
+    """The similarity of maps for each stage, and of tokens for each layer of each stage.
 
     Args:
         network: in eval mode.
@@ -234,7 +234,7 @@ def measure(network: PSViT, batches: Iterable[Tensor]) -> tuple[list[MapLikeness
                     own.append(step.map)
             maps[stage].add(own)
     assert all(sums.images > 1 for sums in maps), "different images need two"
-    return [sums.likeness() for sums in maps], [[sums.likeness() for sums in stage] for stage in tokens]
+    return [sums.similarity() for sums in maps], [[sums.similarity() for sums in stage] for stage in tokens]
 
 
 def images_at_once(spec: NetworkSpec, architecture: Architecture) -> int:

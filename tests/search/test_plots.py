@@ -9,7 +9,7 @@ from PIL import Image
 
 from psvit.cost import Band
 from psvit.draw import save_figure
-from psvit.search.pictures import draw_progress, draw_scores
+from psvit.search.plots import draw_progress, draw_scores
 
 LETTERS = ["B", "BS", "BB", "BSS", "BSB", "BBS", "BBB"]
 
@@ -28,7 +28,7 @@ def history(trials=40, seed=0):
 def drawn(monkeypatch):
     """The figures that are drawn, with all that is in them; they are not written."""
     figures = []
-    monkeypatch.setattr("psvit.search.pictures.save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr("psvit.search.plots.save_figure", lambda figure, path: figures.append(figure))
     return figures
 
 
