@@ -184,7 +184,7 @@ def _score_round(
     title: str,
 ) -> tuple[Correct, npt.NDArray[np.float64]]:
     """What each has right of some images, and the sum of its losses; what is on file is not scored again."""
-    row = np.dtype([("loss", "<f8"), ("right", "u1", (-(-len(images) // 8),))])
+    row = np.dtype([("loss", "<f8"), ("correct", "u1", (-(-len(images) // 8),))])
     whole = path.stat().st_size // row.itemsize if path.exists() else 0
     if whole < len(architectures):
         whole -= whole % TOGETHER  # a chunk that was cut short does not count

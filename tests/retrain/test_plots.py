@@ -26,7 +26,7 @@ def written(monkeypatch):
     """The figures that are drawn and written."""
     figures = []
     monkeypatch.setattr(
-        "retrain.pictures.save_figure", lambda figure, path: (figures.append(figure), save_figure(figure, path))
+        "psvit.retrain.plots.save_figure", lambda figure, path: (figures.append(figure), save_figure(figure, path))
     )
     return figures
 
@@ -157,10 +157,10 @@ def test_no_image_is_refused(tmp_path):
 def test_imports_neither_search_nor_torch_nor_pyplot(tmp_path):
     write_metrics(tmp_path / "metrics.csv")
     code = (
-        "import sys, pathlib, retrain.pictures;"
+        "import sys, pathlib, psvit.retrain.plots;"
         "assert 'matplotlib' not in sys.modules;"
         "folder = pathlib.Path(sys.argv[1]);"
-        "retrain.pictures.draw_training(folder / 'metrics.csv', folder / 't.png');"
-        "assert not {'search', 'torch', 'matplotlib.pyplot'} & sys.modules.keys()"
+        "psvit.retrain.plots.draw_training(folder / 'metrics.csv', folder / 't.png');"
+        "assert not {'psvit.search', 'torch', 'matplotlib.pyplot'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)

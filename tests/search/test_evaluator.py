@@ -191,7 +191,7 @@ with processes.group(torch.device("cpu"), {}):
         with evaluator:
             outcomes = [evaluator.outcomes([Architecture.parse(a) for a in part], range(60))
                         for part in json.load(open(sys.argv[1]))]
-        print("SCORES" + json.dumps([[o.right.tolist(), o.loss.tolist()] for o in outcomes]))
+        print("SCORES" + json.dumps([[o.correct.tolist(), o.loss.tolist()] for o in outcomes]))
 """
 
 

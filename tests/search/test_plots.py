@@ -37,7 +37,7 @@ def written(monkeypatch):
     """The figures that are drawn and written."""
     figures = []
     monkeypatch.setattr(
-        "search.pictures.save_figure", lambda figure, path: (figures.append(figure), save_figure(figure, path))
+        "psvit.search.plots.save_figure", lambda figure, path: (figures.append(figure), save_figure(figure, path))
     )
     return figures
 
@@ -184,9 +184,9 @@ def test_refuses_another_ending(tmp_path):
 
 def test_imports_neither_retrain_nor_torch_nor_pyplot(tmp_path):
     code = (
-        "import sys, pathlib, search.pictures;"
+        "import sys, pathlib, psvit.search.plots;"
         "assert 'matplotlib' not in sys.modules;"
-        "search.pictures.draw_progress({}, pathlib.Path(sys.argv[1]));"
-        "assert not {'retrain', 'torch', 'matplotlib.pyplot'} & sys.modules.keys()"
+        "psvit.search.plots.draw_progress({}, pathlib.Path(sys.argv[1]));"
+        "assert not {'psvit.retrain', 'torch', 'matplotlib.pyplot'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "progress.png")], check=True)

@@ -346,7 +346,7 @@ def test_broken_images_are_replaced_the_same_way_by_any_number_of_workers(photos
 def test_more_broken_images_than_the_limit_end_the_run(way: str, photos: Path, capfd) -> None:
     data = open_data(DataConfig("imagefolder", str(photos), corrupt="skip", corrupt_limit=2))
     break_files(photos, data, "train", 3)
-    with pytest.raises(ValueError, match=r"^3 training images are broken, more than data\.corrupt_limit=2; the last"):
+    with pytest.raises(ValueError, match=r"^3 training images are corrupt, more than data\.corrupt_limit=2; the last"):
         list(data.train_batches("train", SIZE, NO_MIX, 4, 0, 0, 8, decode=decode if way == "decoder" else None))
     assert capfd.readouterr().err.count("skipped") == 2
 
