@@ -18,6 +18,7 @@ from psvit.engine.config import Recipe, RunConfig
 from psvit.retrain.config import RetrainConfig
 from psvit.run.files import write_text
 from psvit.search.config import SearchConfig, SearchRunConfig
+from psvit.search.searchers import AUTO
 from psvit.supernet.config import SpaceConfig, TrainSupernetConfig
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def run_parts(
 
 def choose_searcher(config: RunAllConfig) -> RunAllConfig:
     """With ``search=auto``, the settings with the searcher that was chosen; the choice is kept in ``searcher.json``."""
-    if config.search.searcher != "auto":
+    if config.search.searcher != AUTO:
         return config
     from psvit.search.auto import choose
 
@@ -147,15 +148,10 @@ def supernet_config(config: RunAllConfig) -> TrainSupernetConfig:
     )
 
 
-def _searcher(config: RunAllConfig) -> str:
-    """The subcommand that does what ``config.search`` says."""
-    return "evolve" if config.search.searcher == "evolution" else config.search.searcher
-
-
 def search_config(config: RunAllConfig, folder: str | None = None) -> SearchRunConfig:
     """The settings of the second part, in a folder of that name or of the one that its subcommand would choose."""
     budget = config.search.budget
-    folder = folder or search_folder(_searcher(config), budget.flops, budget.params, config.seed, budget.latency)
+    folder = folder or search_folder(config.search.searcher, budget.flops, budget.params, config.seed, budget.latency)
     return SearchRunConfig(
         **_shared(config, folder),
         supernet=str(Path(config.out) / "supernet"),
@@ -212,7 +208,7 @@ def report(config: RunAllConfig, found: SearchResult, made: RetrainResult) -> st
     }
     commands = [
         command_line(COMMANDS["train-supernet"], supernet),
-        command_line(COMMANDS[_searcher(config)], search),
+        command_line(COMMANDS[config.search.searcher], search),
         command_line(COMMANDS["retrain"], retrain_config(config, found.arch)),
     ]
     lines = [

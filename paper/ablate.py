@@ -246,7 +246,7 @@ def ablate(config: AblateConfig) -> Path:
     variants = dict.fromkeys(row.variant for rows in config.tables.values() for row in rows)
     tasks = [training(config, variant, seed) for variant in variants for seed in config.seeds]
     if processes.world > 1 and config.search.searcher == "auto" and not variants.keys().isdisjoint(SEARCHES):
-        raise ValueError("search=auto works in one process; under torchrun say search=exhaustive or search=evolution")
+        raise ValueError("search=auto works in one process; under torchrun say search=exhaustive or search=evolve")
     binding = {key: value for key, value in asdict(config).items() if key not in ("table", "seeds")}
     with RunFolder(out, binding, processes.main):
         try:

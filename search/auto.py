@@ -47,13 +47,13 @@ def choose(config: SearchRunConfig, minutes: float, project: Path) -> Choice:
     allowed = Budget.parse(settings.budget, table).feasible(trained.space)
     many = f"{allowed.count:,} architectures are within the budget"
     if allowed.count > _MOST:
-        return Choice("evolution", f"{many}, too many to score them all")
+        return Choice("evolve", f"{many}, too many to score them all")
     data = open_search_data(trained, config.data_root, config.workers)
     predicted = predict_seconds(make_evaluator(config, trained, data, device, Processes()), allowed) / 60
     if predicted <= minutes:
         return Choice("exhaustive", f"{many}; scoring them all is predicted to take {predicted:.1f} minutes")
     return Choice(
-        "evolution",
+        "evolve",
         f"{many}; scoring them all is predicted to take {predicted:.1f} minutes, more than auto_minutes={minutes:g}",
     )
 

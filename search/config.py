@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from psvit.cost import parse_quantity
 from psvit.engine.config import PRECISIONS, Recipe, RunConfig
+from psvit.search.searchers import AUTO, SEARCHERS
 from psvit.supernet.config import SpaceConfig
 
-SEARCHERS = ("evolution", "random", "nsga2", "exhaustive", "auto")
 COSTS = ("spread", "equal")
 
 
@@ -79,7 +79,7 @@ class SearchConfig:
     """How to search.
 
     Attributes:
-        searcher: ``evolution``, ``random``, ``nsga2`` or ``exhaustive``; ``auto`` (for ``run``) chooses between
+        searcher: a name of :data:`psvit.search.searchers.SEARCHERS`; ``auto`` (for ``run``) chooses between
             exhaustive search and evolution.
         trials: architectures to score; ``exhaustive`` scores all.
         population: architectures a generation (and, for random search, a batch).
@@ -101,7 +101,7 @@ class SearchConfig:
 
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     latency: LatencyConfig = field(default_factory=LatencyConfig)
-    searcher: str = "evolution"
+    searcher: str = "evolve"
     trials: int = 1000
     population: int = 50
     parents: int = 10
@@ -119,8 +119,8 @@ class SearchConfig:
     memory: str | None = None
 
     def __post_init__(self) -> None:
-        if self.searcher not in SEARCHERS:
-            raise ValueError(f"search.searcher is {self.searcher!r}; use one of {', '.join(SEARCHERS)}")
+        if self.searcher not in (*SEARCHERS, AUTO):
+            raise ValueError(f"search.searcher is {self.searcher!r}; use one of {', '.join([*SEARCHERS, AUTO])}")
         for key in ("trials", "population", "parents", "race_keep", "images", "batch_size"):
             if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise ValueError(f"search.{key} is {getattr(self, key)}; it must be at least 1")

@@ -34,7 +34,6 @@ from psvit.supernet.space import ANY, SearchSpace
 
 TOP, FRONT, FAILED = 20, 30, 20  # rows that are shown of the best, of the front and of what failed
 _FEW = 10  # images a class: with fewer, one image is a tenth of a class's accuracy
-_SUBCOMMANDS = {"evolution": "evolve"}  # of a searcher whose subcommand has another name
 
 
 def report_search(config: ReportConfig) -> Path:
@@ -258,7 +257,7 @@ def _command(config: str | None) -> str | None:
         return None
     searcher = (settings.get("search") or {}).get("searcher", "")
     words = [f"{key}={_hydra(value)}" for key, value in _flatten(settings)]
-    return shlex.join(["psvit-search", _SUBCOMMANDS.get(searcher, searcher), *words])
+    return shlex.join(["psvit-search", searcher, *words])
 
 
 def _flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -26,23 +26,20 @@ from psvit.run.folder import RunFolder
 from psvit.run.random import seed_of
 from psvit.run.signals import Stopped, StopSignals
 from psvit.search.budget import Budget
-from psvit.search.config import SearchConfig, SearchRunConfig
+from psvit.search.config import SearchRunConfig
 from psvit.search.evaluator import Evaluator, Outcomes
-from psvit.search.evolution import Evolution
 from psvit.search.exhaustive import Exhaustive
 from psvit.search.front import pareto_front
 from psvit.search.history import History, Trial
 from psvit.search.loop import TOGETHER, run_search
 from psvit.search.measure import latency_table
-from psvit.search.nsga2 import Nsga2
 from psvit.search.plots import draw_progress, draw_scores
 from psvit.search.racing import race
 from psvit.search.random_search import RandomSearch
 from psvit.search.report import report
-from psvit.search.searcher import Searcher
+from psvit.search.searchers import AUTO, SEARCHERS
 from psvit.search.trust import EQUAL_COST, gain_over_random, top_table
 from psvit.supernet.checkpoint import TrainedSupernet
-from psvit.supernet.space import Subspace
 
 _TOP = 20  # best architectures whose scores are compared closely
 _NAMED = 10  # architectures without a score that are named
@@ -82,7 +79,7 @@ def search(config: SearchRunConfig) -> SearchResult | None:
     trained = TrainedSupernet.open(Path(config.supernet))
     processes = Processes.from_environment()
     device = pick_device(config.device, processes.local_rank)
-    if config.search.searcher == "auto":
+    if config.search.searcher == AUTO:
         raise ValueError("search=auto is for psvit-search run; use exhaustive or evolve")
     if not config.search.budget.latency:
         Budget.parse(config.search.budget).feasible(trained.space)  # refused before anything is made
@@ -144,18 +141,6 @@ def make_evaluator(
         compiled=device.type == "cuda" if settings.compile is None else settings.compile,
         processes=processes,
     )
-
-
-def make_searcher(settings: SearchConfig, allowed: Subspace, seed: int, budget: Budget) -> Searcher:
-    """The searcher that the settings name."""
-    if settings.searcher == "random":
-        return RandomSearch(allowed, seed)
-    if settings.searcher == "exhaustive":
-        return Exhaustive(allowed)
-    if settings.searcher == "nsga2":
-        cost = budget.table.predict if budget.table else None  # what the budget is about
-        return Nsga2(allowed, seed, settings.population, settings.mutation, cost)
-    return Evolution(allowed, seed, settings.population, settings.parents, settings.mutation)
 
 
 class _Search:
@@ -226,7 +211,7 @@ class _Search:
     def _ask_and_tell(self, history: History) -> None:
         exhaustive = self.settings.searcher == "exhaustive"
         run_search(
-            make_searcher(self.settings, self.allowed, self.config.seed, self.budget),
+            SEARCHERS[self.settings.searcher].make(self.settings, self.allowed, self.config.seed, self.budget),
             self.score,
             self.space,
             history,

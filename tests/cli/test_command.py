@@ -233,7 +233,7 @@ def test_steps_find_what_the_step_before_has_left() -> None:
     evolve = settings("evolve", "--flops", "1.2G..1.3G", "--name", "x")
     random = settings("random", "--params", "16M", "--name", "x", "seed=2")
     assert supernet.out == evolve.supernet == random.supernet == "runs/x/supernet"
-    assert (evolve.out, evolve.search.searcher) == ("runs/x/evolve-1.2G..1.3G", "evolution")
+    assert (evolve.out, evolve.search.searcher) == ("runs/x/evolve-1.2G..1.3G", "evolve")
     assert (random.out, random.search.searcher) == ("runs/x/random-16Mparams-seed2", "random")
     assert settings("retrain", "--arch", "a.json", "--name", "x").out == "runs/x/retrain"
 
@@ -532,7 +532,7 @@ def test_run_refuses_several_processes(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_run_and_its_parts_have_the_same_defaults() -> None:
-    whole = settings("run", "search=evolution")
+    whole = settings("run", "search=evolve")
     supernet, search, retrain = settings("train-supernet"), settings("evolve"), settings("retrain", "--arch", "a.json")
     assert pipeline.supernet_config(whole) == supernet
     assert pipeline.search_config(whole) == search

@@ -14,7 +14,7 @@ ORIGIN = {
     "search_split": {"dataset": "digits"},
     "budget": {"flops": "5M"},
     "seed": 3,
-    "searcher": "evolution",
+    "searcher": "evolve",
     "supernet_sha256": "ab",
     "tool": "psvit-search 0",
 }

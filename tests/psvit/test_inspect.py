@@ -14,7 +14,7 @@ ORIGIN = {
     "path": "BSIBII-BBIIII-BIIISI",
     "budget": {"flops": [None, 8_000_000], "params": [None, None]},
     "seed": 7,
-    "searcher": "evolution",
+    "searcher": "evolve",
     "supernet_sha256": "ab" * 32,
 }
 
@@ -92,7 +92,7 @@ def arch_file(tmp_path):
 
 def test_arch_file_says_where_it_came_from(capsys, arch_file):
     table = show(capsys, str(arch_file))
-    for fact in ("top1 0.9812", "any to 8000000", "evolution", "ab" * 32, "seed"):
+    for fact in ("top1 0.9812", "any to 8000000", "evolve", "ab" * 32, "seed"):
         assert fact in table
     assert rows(table)["total"][0] == network_cost(SPACES["2d_mini_4"], Architecture.parse("BSB-BB-BS")).flops
 

@@ -132,7 +132,7 @@ def test_scores_on_fewer_images_come_behind(tmp_path: Path) -> None:
 
 def test_searches_are_put_together(tmp_path: Path) -> None:
     write_search(tmp_path / "b", [trial(member) for member in MEMBERS[:30]], seed=1)
-    write_search(tmp_path / "a/0", [trial(member, images=40) for member in MEMBERS[20:60]], searcher="evolution")
+    write_search(tmp_path / "a/0", [trial(member, images=40) for member in MEMBERS[20:60]], searcher="evolve")
     (tmp_path / "c").mkdir()
     shutil.copy(tmp_path / "b/history.csv", tmp_path / "c/history.csv")  # of no known search
     scored = read_scored(tmp_path)
@@ -262,7 +262,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "argv", ["psvit-search"])
     folder = tmp_path / "runs/default"
     write_search(folder / "random", [trial(member) for member in MEMBERS[:200]])
-    write_search(folder / "evolve", [trial(member) for member in MEMBERS[150:300]], searcher="evolution", seed=9)
+    write_search(folder / "evolve", [trial(member) for member in MEMBERS[150:300]], searcher="evolve", seed=9)
     save_latency(folder / "latency.json", TABLE)
     return folder
 
@@ -312,7 +312,7 @@ def test_save_writes_the_best(project: Path, limits: dict[str, str]) -> None:
     assert arch.provenance["supernet_sha256"] == IDENTITY["supernet_sha256"]
     assert arch.provenance["scored"] == 300
     assert (arch.provenance["searcher"], arch.provenance["seed"]) == (
-        ("evolution", 9) if best["search"] == "evolve" else ("random", 5)
+        ("evolve", 9) if best["search"] == "evolve" else ("random", 5)
     )
 
 

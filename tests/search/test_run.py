@@ -63,7 +63,7 @@ def test_scores_are_those_of_the_extracted_networks(supernet_run: Path, placemen
         assert score.loss == pytest.approx(sum(loss for _, loss in expected) / len(paths), abs=1e-5)
 
 
-@pytest.mark.parametrize("searcher", ["evolution", "random"])
+@pytest.mark.parametrize("searcher", ["evolve", "random"])
 def test_a_search_leaves_the_best_within_the_budget(config: SearchRunConfig, searcher: str) -> None:
     config.search.searcher = searcher
     found = search(config)
@@ -235,7 +235,7 @@ def test_auto_takes_exhaustive_search_where_time_allows(config: SearchRunConfig)
     choice = choose(config, 60, Path(config.out))
     assert choice.searcher == "exhaustive"
     assert re.fullmatch(r"[\d,]+ architectures are within the budget; scoring .* take \d+\.\d minutes", choice.why)
-    assert choose(config, 0, Path(config.out)).searcher == "evolution"
+    assert choose(config, 0, Path(config.out)).searcher == "evolve"
     assert not Path(config.out).exists()
     config.search.searcher = "auto"
     with pytest.raises(ValueError, match="search=auto is for psvit-search run"):
@@ -251,7 +251,7 @@ def test_auto_takes_exhaustive_search_where_time_allows(config: SearchRunConfig)
         ({"memory": "much"}, "'much' is no amount"),
         ({"images": 0}, "search.images is 0"),
         ({"precision": "int8"}, "search.precision is 'int8'"),
-        ({"searcher": "luck"}, "search.searcher is 'luck'; use one of evolution"),
+        ({"searcher": "luck"}, "search.searcher is 'luck'; use one of exhaustive"),
     ],
 )
 def test_settings_that_cannot_be_meant(settings: dict[str, object], message: str) -> None:
