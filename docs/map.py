@@ -11,6 +11,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from graphlib import TopologicalSorter
 from html import escape
 from pathlib import Path
 from textwrap import wrap
@@ -136,13 +137,9 @@ def draw() -> str:
 def _rows(graph: Graph) -> list[list[str]]:
     """The packages from the roof down: each lies one row above the highest that it imports."""
     levels: dict[str, int] = {}
-
-    def level(package: str) -> int:
-        if package not in levels:
-            levels[package] = 1 + max((level(used) for used in graph[package]), default=-1)
-        return levels[package]
-
-    highest = max(level(package) for package in graph)
+    for package in TopologicalSorter(graph).static_order():  # what is imported comes first
+        levels[package] = 1 + max((levels[used] for used in graph[package]), default=-1)
+    highest = max(levels.values())
     return [sorted(package for package in graph if levels[package] == row) for row in range(highest, -1, -1)]
 
 
