@@ -90,8 +90,7 @@ class SearchConfig:
     Attributes:
         budget: what the architectures may cost.
         latency: what a latency budget refers to.
-        searcher: a name in :data:`psvit.search.searchers.SEARCHERS`, or ``auto`` (for ``run``): exhaustive search if
-            that is fast enough, else evolution.
+        searcher: name of a searcher, or ``auto`` for exhaustive search if that is fast enough, else evolution.
         trials: architectures to score. Exhaustive search scores all.
         population: architectures per generation (in random search, per batch).
         parents: best architectures so far that each generation is bred from.
