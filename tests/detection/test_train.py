@@ -18,10 +18,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf, open_dict
 
 from psvit.archfile import load_arch, save_arch
-from psvit.cli.command import COMMANDS, CONF, composer
+from psvit.cli.commands import COMMANDS
+from psvit.cli.compose import CONF, settings
 from psvit.detection import train as training
 from psvit.detection.coco import open_split
 from psvit.detection.config import DetectEvaluateConfig, DetectRecipe, DetectTrainConfig, HeadConfig
@@ -254,18 +254,9 @@ def test_data_of_other_classes_are_refused(made: DetectResult, config: DetectTra
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "experiment/detect").glob("*.yaml")))
 def test_each_experiment_composes_and_takes_two_steps(name: str, shapes_root: Path) -> None:
     sizes = ["recipe.min_sizes=[32]", "recipe.max_size=64", "recipe.box_samples=16", "recipe.batch_size=2"]
-    with composer(COMMANDS["detect train"]) as compose:
-        composed = compose(
-            [
-                f"experiment=detect/{name}",
-                f"data.root={shapes_root}",
-                *sizes,
-                *(f"heads.{k}={v}" for k, v in SMALL.items()),
-            ]
-        )
-        with open_dict(composed):
-            del composed["hydra"]
-        config = OmegaConf.to_object(composed)
+    heads = [f"heads.{key}={value}" for key, value in SMALL.items()]
+    words = [f"experiment=detect/{name}", f"data.root={shapes_root}", *sizes, *heads]
+    config = settings(COMMANDS["detect train"], words)
     assert isinstance(config, DetectTrainConfig)
     images = open_split(config.data, "train")
     arch = "2d_mini_4:BS-BS-BB" if is_file(config.arch) else config.arch  # a file that a run before has left

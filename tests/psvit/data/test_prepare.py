@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from psvit.cli.command import main
+from psvit.cli.main import main
 from psvit.data import prepare, store
 from psvit.data.config import DataConfig, PrepareConfig
 from psvit.data.data import Data, open_data
