@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from psvit.arch import NetworkSpec
-from psvit.cost import Band, network_cost
+from psvit.cost import network_cost
 from psvit.engine.config import Recipe
 from psvit.engine.device import matmul_peak, pick_device
 from psvit.engine.distributed import Processes
@@ -38,6 +38,7 @@ from psvit.supernet.sampling import make_sampler
 from psvit.supernet.space import SearchSpace
 from psvit.supernet.supernet import Supernet
 from psvit.supernet.train import mean_flops
+from psvit.units import Band
 from psvit.zoo import NETWORKS, SPACES
 
 

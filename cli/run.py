@@ -12,7 +12,6 @@ from urllib.parse import quote
 import psvit
 from psvit.archfile import load_arch
 from psvit.cli.command import COMMANDS, command_line, search_folder
-from psvit.cost import Band, format_duration, format_quantity, parse_duration
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe, RunConfig
 from psvit.retrain.config import RetrainConfig
@@ -20,6 +19,7 @@ from psvit.run.files import write_text
 from psvit.search.config import SearchConfig, SearchRunConfig
 from psvit.search.searchers import AUTO
 from psvit.supernet.config import SpaceConfig, TrainSupernetConfig
+from psvit.units import Band, format_duration, format_quantity, parse_duration
 
 if TYPE_CHECKING:
     from psvit.retrain.train import RetrainResult

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from psvit.arch import SHARING
-from psvit.draw import BLUE, GREEN, GREY, INK, ORANGE, VERMILLION, save_figure
 from psvit.explain.similarity import MapSimilarity, TokenSimilarity, match_heads
+from psvit.figures import BLUE, GREEN, GREY, INK, ORANGE, VERMILLION, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psvit.cli.run import RunAllConfig, SupernetPart, run_parts
-from psvit.cost import format_quantity
 from psvit.data.config import DataConfig
-from psvit.draw import BLUE, GREY, VERMILLION, save_figure
 from psvit.engine.config import Recipe
+from psvit.figures import BLUE, GREY, VERMILLION, save_figure
 from psvit.networks import find_arch
 from psvit.paper.published import ABLATIONS, Ablation
 from psvit.retrain.config import RetrainConfig
@@ -25,6 +24,7 @@ from psvit.run.jobs import Job, cores, run_jobs
 from psvit.run.signals import Stopped
 from psvit.search.config import SearchConfig
 from psvit.supernet.config import SpaceConfig
+from psvit.units import format_quantity
 from psvit.zoo import space
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 import psvit
 from psvit.archfile import ArchFile, save_arch
-from psvit.cost import format_quantity
 from psvit.data.data import Data, open_data
 from psvit.draw import draw_architecture
 from psvit.engine.device import pick_device
@@ -29,6 +28,7 @@ from psvit.retrain.teacher import distillation_loss, load_teacher
 from psvit.run.files import sha256, write_text
 from psvit.run.folder import RunFolder
 from psvit.run.random import seed_of
+from psvit.units import format_quantity
 from psvit.weights import save_weights
 
 WEIGHTS = "model.safetensors"

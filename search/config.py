@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from psvit.cost import parse_quantity
 from psvit.engine.config import PRECISIONS, Recipe, RunConfig
 from psvit.search.searchers import AUTO, SEARCHERS
 from psvit.supernet.config import SpaceConfig
+from psvit.units import parse_quantity
 
 COSTS = ("spread", "equal")
 

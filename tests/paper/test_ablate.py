@@ -21,7 +21,6 @@ from PIL import Image
 
 from psvit.cli.command import COMMANDS, CONF, composer, main
 from psvit.cli.run import SupernetPart
-from psvit.cost import Band
 from psvit.data.config import AugmentConfig, DataConfig
 from psvit.engine.config import Recipe
 from psvit.networks import find_arch
@@ -29,6 +28,7 @@ from psvit.paper import ablate
 from psvit.paper.ablate import AblateConfig, ScaleConfig, make_table, mean_text, train, training
 from psvit.paper.published import ABLATIONS, Ablation
 from psvit.search.config import BudgetConfig, SearchConfig
+from psvit.units import Band
 
 ROOT = Path(__file__).parents[2]
 PLAIN = AugmentConfig(crop_scale=[1, 1], flip=0, randaugment_ops=0, erasing=0, mixup=0, cutmix=0)

@@ -18,7 +18,7 @@ from torch import nn
 from torchvision import models
 
 from psvit.cli.command import COMMANDS, composer, main, parse
-from psvit.cost import format_quantity, network_cost
+from psvit.cost import network_cost
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe
 from psvit.paper import ablate
@@ -29,6 +29,7 @@ from psvit.paper.tables import NEEDS_COCO, NEEDS_IMAGENET, UNKNOWN, WHY, Table, 
 from psvit.retrain.config import RetrainConfig
 from psvit.retrain.train import retrain
 from psvit.run.files import write_text
+from psvit.units import format_quantity
 from psvit.zoo import NETWORKS
 
 DOCS = Path(__file__).parents[2] / "docs/paper.md"
