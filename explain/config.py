@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from psvit.checks import check_at_least, check_choice
 from psvit.data.config import DataConfig
 from psvit.retrain.config import SPLITS
 
@@ -21,8 +22,8 @@ class ExplainConfig:
         versus: a second network, to be shown beside the first.
         versus_weights: its trained weights.
         split: images to look at: ``test``, ``search`` or ``train``.
-        images: of these, over how many the similarity is averaged, drawn by ``seed`` with the classes in proportion;
-            all, where the split has fewer.
+        num_images: of these, over how many the similarity is averaged, drawn by ``seed`` with the classes in
+            proportion; all, where the split has fewer.
         pictures: image files for Grad-CAM; none takes the first eight of these images.
         save: folder of what is made.
         seed: of the choice of images.
@@ -35,7 +36,7 @@ class ExplainConfig:
     versus: str | None = None
     versus_weights: str | None = None
     split: str = "test"
-    images: int = 64
+    num_images: int = 64
     pictures: list[str] = field(default_factory=list)
     save: str = "???"
     seed: int = 0
@@ -43,10 +44,8 @@ class ExplainConfig:
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ValueError(f"split is {self.split!r}; use one of {', '.join(SPLITS)}")
-        if self.images < 2:
-            raise ValueError(f"images is {self.images}; use 2 or more: one image is compared with others")
+        check_choice(self, SPLITS, "split")
+        check_at_least(self, 2, "num_images", why="one image is compared with others")
         if self.versus is not None and self.versus_weights is None:
             raise ValueError(f"versus is {self.versus}, but its weights are not given; add --versus-weights FILE")
         if self.versus is None and self.versus_weights is not None:

@@ -81,7 +81,7 @@ def explain(config: ExplainConfig) -> Path:
     subjects = [_open(config.arch, config.weights, data, device)]
     if config.versus is not None and config.versus_weights is not None:
         subjects.append(_open(config.versus, config.versus_weights, data, device, subjects[0].title))
-    order = stratified_order(data.labels(config.split), config.seed)[: config.images]
+    order = stratified_order(data.labels(config.split), config.seed)[: config.num_images]
     if len(order) < 2:
         raise ValueError(f"the split {config.split} has {len(order)} image; explain compares images and needs 2")
 
@@ -214,7 +214,7 @@ def _write_tables(similarity: dict[str, Similarity], folder: Path) -> list[str]:
     return names
 
 
-def _draw(subject: Subject, similarity: Similarity | None, images: int, folder: Path) -> list[str]:
+def _draw(subject: Subject, similarity: Similarity | None, num_images: int, folder: Path) -> list[str]:
     """The pictures of one network but Grad-CAM; gives the names of the files."""
     if similarity is None:
         return []
@@ -224,9 +224,9 @@ def _draw(subject: Subject, similarity: Similarity | None, images: int, folder: 
     def file(name: str, ending: str = "png") -> Path:
         return folder / f"{name}{subject.ending}.{ending}"
 
-    draw_attention(similarity.maps, subject.title, images, file("attention"))
+    draw_attention(similarity.maps, subject.title, num_images, file("attention"))
     written = [file("attention")]
-    if draw_heads(similarity.maps, subject.title, images, file("heads")):
+    if draw_heads(similarity.maps, subject.title, num_images, file("heads")):
         written.append(file("heads"))
     grids: list[list[Array]] = []
     for stage, layers in enumerate(similarity.tokens):
@@ -235,7 +235,7 @@ def _draw(subject: Subject, similarity: Similarity | None, images: int, folder: 
             grids.append([lay_out(layer.each[None])[0] for layer in layers])
         else:
             grids.append([layer.each.reshape(spec.grids[stage]) for layer in layers])
-    draw_tokens(similarity.tokens, architecture.stages, grids, subject.title, images, file("tokens"))
+    draw_tokens(similarity.tokens, architecture.stages, grids, subject.title, num_images, file("tokens"))
     written.append(file("tokens"))
     for ending in ("png", "svg"):
         draw_architecture(spec, architecture, file("architecture", ending), subject.network.name)

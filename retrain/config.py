@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from psvit.checks import check_above, check_at_least, check_choice, check_share
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe, TrainConfig
 
@@ -32,12 +33,9 @@ class DistillConfig:
     temperature: float = 3.0
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"distill.mode is {self.mode!r}; use one of {', '.join(MODES)}")
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise ValueError(f"distill.alpha is {self.alpha}; it is a share between 0 and 1, or null")
-        if self.temperature <= 0:
-            raise ValueError(f"distill.temperature is {self.temperature}; it must be above 0")
+        check_choice(self, MODES, "mode", prefix="distill.")
+        check_share(self, "alpha", prefix="distill.")
+        check_above(self, 0, "temperature", prefix="distill.")
         if self.weights is not None and self.teacher is None:
             raise ValueError("distill.weights is given, but no teacher; say distill.teacher=... as well")
 
@@ -84,5 +82,5 @@ class EvaluateConfig:
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ValueError(f"split is {self.split!r}; use one of {', '.join(SPLITS)}")
+        check_choice(self, SPLITS, "split")
+        check_at_least(self, 1, "batch_size")

@@ -82,10 +82,10 @@ class Progress:
         }
         return {name: values[name] for name in TIMED if values[name] is not None}  # type: ignore[misc]
 
-    def advance(self, images: int, loss: float, lr: float) -> None:
+    def advance(self, num_images: int, loss: float, lr: float) -> None:
         """A step is done; ``loss`` is of the latest one of which it is known, NaN if of none."""
         self._step += 1
-        self._images += images
+        self._images += num_images
         shown = "-" if math.isnan(loss) else f"{loss:.4f}"
         every = -(-self._total // 20)
         if self._lines and self._step % every == 0:

@@ -233,7 +233,7 @@ def test_faults(made: DetectResult, config: DetectTrainConfig, tmp_path: Path) -
 
 
 def test_data_of_other_classes_are_refused(made: DetectResult, config: DetectTrainConfig, tmp_path: Path) -> None:
-    root = draw_shapes(ShapesConfig(str(tmp_path / "shapes"), images=2, val_images=2, size=64, singles=0))
+    root = draw_shapes(ShapesConfig(str(tmp_path / "shapes"), num_images=2, num_val_images=2, size=64, singles=0))
     listing = root / "annotations/instances_val2017.json"
     content = json.loads(listing.read_text())
     other = replace(config.data, root=str(root))
