@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import psvit
 from psvit.archfile import ArchFile
 from psvit.data.data import Data
-from psvit.data.datasets import open_dataset, read_image
+from psvit.data.datasets import open_dataset
+from psvit.data.decode import read_image
 from psvit.data.pixels import stratified_order
 from psvit.data.transforms import EvalTransform
 from psvit.draw import draw_architecture

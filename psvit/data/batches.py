@@ -9,7 +9,7 @@ not depend on the number of workers.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
@@ -18,15 +18,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from psvit.data.datasets import Images
+from psvit.data.images import Images
+from psvit.data.loading import Batch, Decode
 from psvit.data.plan import Part, Plan
 from psvit.data.splits import Integers
 from psvit.data.transforms import Size, TrainTransform, mix
 from psvit.run.random import numpy_rng, seed_of
-
-Batch = tuple[Tensor, Tensor]
-Decode = Callable[[list[Tensor]], list[Tensor]]
-"""JPEG files, uint8 (bytes,) each, to RGB, uint8 (3, height, width) each; RuntimeError if it cannot do any of them."""
 
 CHUNK_BYTES = 2**23  # of uint8 pixels that a worker sends at once: 55 images of 224 px
 REPLACEMENTS = 100  # broken images in a row after which there is no point in trying another one

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from psvit.arch import parse_image_size
-from psvit.data.batches import Batch, BatchAssembler, Decode, Source, chunk_keys
+from psvit.data.batches import BatchAssembler, Source, chunk_keys
 from psvit.data.config import AugmentConfig, DataConfig
-from psvit.data.datasets import Dataset, Images, open_dataset
-from psvit.data.loading import ahead_on_gpu, load
+from psvit.data.datasets import open_dataset
+from psvit.data.images import Dataset, Images
+from psvit.data.loading import Batch, Decode, ahead_on_gpu, load
 from psvit.data.plan import Plan
 from psvit.data.splits import Integers, stratified_split
 from psvit.data.transforms import EvalTransform, Normalize, TrainTransform

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from psvit.data.batches import Batch
 from psvit.data.data import Data
+from psvit.data.loading import Batch
 from psvit.data.splits import Integers
 from psvit.run.random import numpy_rng
 

@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from psvit.data.config import PrepareConfig
-from psvit.data.datasets import Dataset, Images, open_dataset
+from psvit.data.datasets import open_dataset
+from psvit.data.images import Dataset, Images
 from psvit.data.loading import load
 from psvit.data.store import (
     FORMAT,

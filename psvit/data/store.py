@@ -28,7 +28,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from psvit.data.datasets import Dataset, Images, Need, decode_image, plain_jpeg
+from psvit.data.decode import Need, decode_image, plain_jpeg
+from psvit.data.images import Dataset, Images
 from psvit.data.splits import Integers
 from psvit.run.files import sha256
 

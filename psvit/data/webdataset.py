@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from psvit.data.datasets import Dataset, Images, Need, decode_image, plain_jpeg
+from psvit.data.decode import Need, decode_image, plain_jpeg
+from psvit.data.images import Dataset, Images
 from psvit.data.loading import load
 from psvit.data.splits import Integers
 from psvit.data.store import ShardFiles, cores, pack_names, unpack_names

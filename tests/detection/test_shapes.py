@@ -176,7 +176,7 @@ def test_nothing_is_drawn_over(tmp_path, shapes_root):
 
 @pytest.mark.parametrize("setting", [{"num_images": 0}, {"num_val_images": 0}, {"size": 31}])
 def test_settings_that_make_no_sense_are_refused(setting):
-    with pytest.raises(ValueError, match=f"{next(iter(setting))} is {next(iter(setting.values()))}; use"):
+    with pytest.raises(ValueError, match=f"{next(iter(setting))} is {next(iter(setting.values()))}; it must"):
         ShapesConfig("x", **setting)
 
 

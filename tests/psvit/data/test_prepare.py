@@ -321,7 +321,12 @@ def test_a_damaged_shard_is_found_and_made_again(make_folder, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("changed", "words"),
-    [({"store": "png"}, "jpeg or raw"), ({"quality": 0}, "1 to 100"), ({"size": 0}, "256"), ({"workers": -1}, "null")],
+    [
+        ({"store": "png"}, "use one of jpeg, raw"),
+        ({"quality": 0}, "between 1 and 100"),
+        ({"size": 0}, "at least 1"),
+        ({"workers": -1}, "or null"),
+    ],
 )
 def test_settings_that_cannot_be_meant(changed: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
