@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 
 from psvit.data.config import DataConfig
 from psvit.data.images import ArrayImages, Dataset, FolderImages, Images
-from psvit.data.store import open_packed
+from psvit.data.packed import open_packed
 from psvit.data.webdataset import open_webdataset
 
 

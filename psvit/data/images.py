@@ -1,7 +1,7 @@
 """Collections of labelled images, as they lie in memory or in a folder, and the dataset that is made of them.
 
 Every image is a uint8 tensor (3, height, width) in RGB. Nothing is split, resized or augmented here. The images of a
-packed cache are in ``store.py``, those of tar shards in ``webdataset.py``.
+packed cache are in ``packed.py``, those of tar shards in ``webdataset.py``.
 """
 
 from __future__ import annotations
