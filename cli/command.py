@@ -383,8 +383,8 @@ COMMANDS = {
             summary="the weights that an architecture has in the supernet, as a file",
             about="Takes the weights of an architecture out of a trained supernet, those that a search scores it by. "
             "evaluate tests them, and retrain trains them on.",
-            task="psvit.supernet.extract:extract",
-            schema="psvit.supernet.extract:InheritConfig",
+            task="psvit.supernet.inherit:inherit_weights",
+            schema="psvit.supernet.inherit:InheritConfig",
             flags=(_ARCH, _SUPERNET, _NAME, replace(_SAVE, help="the file of weights to write, safetensors")),
             examples={
                 "the winner of a search": "psvit-search inherit --arch runs/default/exhaustive-5M/arch.json "

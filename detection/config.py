@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from psvit.checks import check_at_least, check_choice, check_share
 from psvit.detection.data_config import CocoConfig
-from psvit.engine.config import PRECISIONS, LoopRecipe, TrainConfig
+from psvit.engine.config import PRECISIONS, LoopRecipe
+from psvit.retrain.config import TrainedNetworkConfig, TrainNetworkConfig
 
 
 @dataclass
@@ -69,7 +70,7 @@ class HeadConfig:
 
 
 @dataclass
-class DetectTrainConfig(TrainConfig):
+class DetectTrainConfig(TrainNetworkConfig):
     """Settings of ``psvit-search detect train``.
 
     Attributes:
@@ -79,8 +80,6 @@ class DetectTrainConfig(TrainConfig):
         watch: measure AP on the validation images after each epoch; on COCO that takes long.
     """
 
-    arch: str = "???"
-    start: str | None = None
     watch: bool = False
     heads: HeadConfig = field(default_factory=HeadConfig)
     data: CocoConfig = field(default_factory=CocoConfig)
@@ -88,7 +87,7 @@ class DetectTrainConfig(TrainConfig):
 
 
 @dataclass
-class DetectEvaluateConfig:
+class DetectEvaluateConfig(TrainedNetworkConfig):
     """Settings of ``psvit-search detect evaluate``.
 
     Attributes:
@@ -98,9 +97,6 @@ class DetectEvaluateConfig:
         save: where a picture of some images and what was found in them goes; None draws none.
     """
 
-    arch: str = "???"
-    weights: str = "???"
-    device: str = "auto"
     precision: str = "auto"
     save: str | None = None
     data: CocoConfig = field(default_factory=CocoConfig)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from psvit.checks import check_at_least, check_choice
 from psvit.data.config import DataConfig
-from psvit.retrain.config import SPLITS
+from psvit.retrain.config import SPLITS, TrainedNetworkConfig
 
 
 @dataclass
-class ExplainConfig:
+class ExplainConfig(TrainedNetworkConfig):
     """Settings of ``psvit-search explain``.
 
     Attributes:
@@ -31,8 +31,6 @@ class ExplainConfig:
 
     runs: str = "runs"
     name: str = "default"
-    arch: str = "???"
-    weights: str = "???"
     versus: str | None = None
     versus_weights: str | None = None
     split: str = "test"
@@ -40,7 +38,6 @@ class ExplainConfig:
     pictures: list[str] = field(default_factory=list)
     save: str = "???"
     seed: int = 0
-    device: str = "auto"
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:

@@ -41,7 +41,35 @@ class DistillConfig:
 
 
 @dataclass
-class RetrainConfig(TrainConfig):
+class TrainNetworkConfig(TrainConfig):
+    """What every command that trains one network has.
+
+    Attributes:
+        arch: the network, or the backbone of a detector.
+        start: weights to start from, a safetensors file; None starts from scratch.
+    """
+
+    arch: str = "???"
+    start: str | None = None
+
+
+@dataclass
+class TrainedNetworkConfig:
+    """What every command that looks at a trained network has.
+
+    Attributes:
+        arch: the network, or the backbone of a detector.
+        weights: its trained weights, a safetensors file.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+    """
+
+    arch: str = "???"
+    weights: str = "???"
+    device: str = "auto"
+
+
+@dataclass
+class RetrainConfig(TrainNetworkConfig):
     """Settings of ``psvit-search retrain``.
 
     Attributes:
@@ -54,17 +82,20 @@ class RetrainConfig(TrainConfig):
         distill: a teacher to learn from, beside the labels.
     """
 
-    arch: str = "???"
-    start: str | None = None
     adapt: bool = False
     hold_out: bool = False
     distill: DistillConfig = field(default_factory=DistillConfig)
     data: DataConfig = field(default_factory=DataConfig)
     recipe: Recipe = field(default_factory=Recipe)
 
+    @property
+    def split(self) -> str:
+        """The images that the network learns from."""
+        return "train" if self.hold_out else "train+search"
+
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(TrainedNetworkConfig):
     """Settings of ``psvit-search evaluate``.
 
     Attributes:
@@ -74,11 +105,8 @@ class EvaluateConfig:
         batch_size: images a forward pass.
     """
 
-    arch: str = "???"
-    weights: str = "???"
     split: str = "test"
     batch_size: int = 256
-    device: str = "auto"
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:

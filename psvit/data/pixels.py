@@ -39,6 +39,7 @@ class Pixels:
         num_images: int | None,
         seed: int,
         folder: Path | None = None,
+        *,
         keep_bytes: int = KEEP_BYTES,
     ) -> None:
         self._data, self._split, self._size = data, split, size

@@ -59,6 +59,10 @@ class LoopRecipe:
         check_choice(self, PRECISIONS, "precision", prefix="recipe.")
         check_choice(self, COMPILE, "compile", prefix="recipe.")
 
+    def compiles_on(self, device: str) -> bool:
+        """Whether layers are compiled on a device: ``cpu`` or ``cuda``."""
+        return self.compile == "true" or (self.compile == "auto" and device == "cuda")
+
 
 @dataclass
 class Recipe(LoopRecipe):
