@@ -33,7 +33,7 @@ import numpy as np
 import torch
 import torchvision
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from psvit.data.config import DataConfig, PrepareConfig
 from psvit.data.data import open_data
@@ -41,9 +41,9 @@ from psvit.data.loading import jpeg_decoder
 from psvit.data.prepare import prepare_data
 from psvit.engine.config import Recipe
 from psvit.engine.device import pick_device
-from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
-from psvit.engine.loop import classification_loss, train
+from psvit.engine.loop import Task, classification_loss, train
+from psvit.engine.runtime import Runtime
 from psvit.model import PSViT
 from psvit.run.folder import RunFolder
 from psvit.supernet.space import SearchSpace
@@ -134,25 +134,18 @@ class Bench:
         space = SearchSpace(replace(SPACES[self.model], classes=CLASSES), 6)
         architecture = space.within().draw(np.random.default_rng(0))
         torch.manual_seed(0)
+
+        def loss(model: nn.Module, images: Tensor, targets: Tensor, step: int, micro: int) -> Tensor:
+            return classification_loss(model(images), targets, self.recipe)
+
         feed = Clocked(start, self.recipe.batch_size, self.warm_up + self.steps, self.device)
         with (
             tempfile.TemporaryDirectory() as folder,
             RunFolder(Path(folder) / "run", {}) as run,
             redirect_stderr(StringIO()),
         ):
-            train(
-                PSViT(space.spec, architecture, self.recipe.drop_path),
-                recipe=replace(self.recipe, epochs=1),
-                seed=0,
-                device=self.device,
-                processes=Processes(),
-                run=run,
-                identity={},
-                feed=feed,
-                loss=lambda model, images, targets, step, micro: classification_loss(
-                    model(images), targets, self.recipe
-                ),
-            )
+            model = PSViT(space.spec, architecture, self.recipe.drop_path)
+            train(model, replace(self.recipe, epochs=1), Task(feed, loss, {}), Runtime(0, self.device), run)
         feed.end()
         return feed.images_per_second(self.warm_up)
 
@@ -172,7 +165,7 @@ class Bench:
         """Endless batches of a source, from its beginning at each call."""
         endless = replace(self.recipe, epochs=10**6)
         size = SPACES[self.model].image_size
-        return lambda: Feed(open_data(config), "train", size, endless, 0, Processes(), self.device)(0)
+        return lambda: Feed(open_data(config), "train", size, endless, Runtime(0, self.device))(0)
 
     def synthetic(self) -> Iterator[tuple[Tensor, Tensor]]:
         """One batch, again and again."""

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from psvit.arch import BASIC, IDENTITY, SHARING, Architecture, CellPath
-from psvit.cost import Band
 from psvit.run.random import numpy_rng
 from psvit.search.config import SearchConfig
 from psvit.search.evolution import Evolution
@@ -26,6 +25,7 @@ from psvit.search.history import Trial
 from psvit.search.random_search import RandomSearch
 from psvit.search.searcher import Searcher
 from psvit.supernet.space import SearchSpace, Subspace
+from psvit.units import Band
 from psvit.zoo import space as named_space
 
 

@@ -23,7 +23,6 @@ import numpy as np
 import torch
 
 from psvit.arch import Architecture
-from psvit.cost import Band
 from psvit.data.pixels import Pixels, stratified_order
 from psvit.engine.distributed import Processes
 from psvit.search.config import SearchRunConfig
@@ -34,6 +33,7 @@ from psvit.search.racing import race
 from psvit.search.run import make_evaluator, open_search_data
 from psvit.supernet.checkpoint import TrainedSupernet
 from psvit.supernet.space import SearchSpace
+from psvit.units import Band
 from psvit.zoo import SPACES
 
 

@@ -18,8 +18,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from psvit.arch import Architecture
-from psvit.cost import Band
-from psvit.draw import BLUE, GREEN, VERMILLION, save_figure
+from psvit.figures import BLUE, GREEN, VERMILLION, save_figure
 from psvit.search.evolution import Evolution
 from psvit.search.history import Trial
 from psvit.search.nsga2 import Nsga2
@@ -27,6 +26,7 @@ from psvit.search.pick import read_scored
 from psvit.search.random_search import RandomSearch
 from psvit.search.searcher import Searcher
 from psvit.supernet.space import Subspace
+from psvit.units import Band
 
 Floats = npt.NDArray[np.float64]
 MAKERS: dict[str, Callable[[Subspace, int], Searcher]] = {

@@ -28,7 +28,6 @@ from torch import Tensor
 
 from benchmarks.evolution_vs_random import Interactions
 from psvit.arch import Architecture, CellPath
-from psvit.cost import Band
 from psvit.engine.device import autocast, pick_device
 from psvit.engine.scoring import score_all
 from psvit.search.evaluator import Evaluator
@@ -38,6 +37,7 @@ from psvit.search.history import Trial
 from psvit.search.loop import TOGETHER
 from psvit.supernet.space import SearchSpace
 from psvit.supernet.supernet import Supernet
+from psvit.units import Band
 from psvit.zoo import SPACES
 
 ONE_BY_ONE = 200  # architectures

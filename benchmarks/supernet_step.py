@@ -25,11 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from psvit.arch import NetworkSpec
-from psvit.cost import Band, network_cost
+from psvit.cost import network_cost
 from psvit.engine.config import Recipe
 from psvit.engine.device import matmul_peak, pick_device
-from psvit.engine.distributed import Processes
-from psvit.engine.loop import LossOf, classification_loss, train
+from psvit.engine.loop import LossOf, Task, classification_loss, train
+from psvit.engine.runtime import Runtime
 from psvit.model import PSViT
 from psvit.run.folder import RunFolder
 from psvit.run.random import numpy_rng
@@ -38,6 +38,7 @@ from psvit.supernet.sampling import make_sampler
 from psvit.supernet.space import SearchSpace
 from psvit.supernet.supernet import Supernet
 from psvit.supernet.train import mean_flops
+from psvit.units import Band
 from psvit.zoo import NETWORKS, SPACES
 
 
@@ -125,19 +126,7 @@ def speed(one: Contestant, turn: int, spec: NetworkSpec, recipe: Recipe, steps: 
     if one.name.startswith("timm"):  # it is compiled as a whole
         recipe = Recipe(**{**vars(recipe), "compile": "false"})
     with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder), {}) as run:
-        train(
-            model,
-            recipe=recipe,
-            seed=0,
-            device=device,
-            processes=Processes(),
-            run=run,
-            identity={},
-            feed=feed,
-            loss=loss,
-            flops=one.flops,
-            partial=True,
-        )
+        train(model, recipe, Task(feed, loss, {}, flops=one.flops, partial=True), Runtime(0, device), run)
     first = steps // 2
     return (steps - 1 - first) * recipe.batch_size / (feed.asked[-1] - feed.asked[first])
 

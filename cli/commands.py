@@ -221,8 +221,8 @@ _COMMANDS = (
         summary="save the weights that an architecture inherits from the supernet",
         about="Extracts from a trained supernet the weights that a search scores an architecture with. evaluate tests "
         "them, and retrain --start trains them further.",
-        task="psvit.supernet.extract:extract",
-        schema="psvit.supernet.extract:InheritConfig",
+        task="psvit.supernet.inherit:extract",
+        schema="psvit.supernet.inherit:InheritConfig",
         flags=(Flag("--arch", "arch", "FILE"), _SUPERNET, _NAME, _SAVE),
         settings="",
         examples={

@@ -14,7 +14,6 @@ from psvit.archfile import load_arch
 from psvit.cli.commands import COMMANDS
 from psvit.cli.compose import search_folder
 from psvit.cli.repeat import command_line
-from psvit.cost import Band, format_duration, format_quantity, parse_duration
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe, RunConfig
 from psvit.retrain.config import RetrainConfig
@@ -22,6 +21,7 @@ from psvit.run.files import write_text
 from psvit.run.folder import recorded_as, recorded_command
 from psvit.search.config import SearchConfig, SearchRunConfig
 from psvit.supernet.config import SpaceConfig, SupernetPart, TrainSupernetConfig
+from psvit.units import Band, format_duration, format_quantity, parse_duration
 
 if TYPE_CHECKING:
     from psvit.retrain.train import RetrainResult

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from psvit.checks import check_at_least, check_choice, check_share
 from psvit.detection.data_config import CocoConfig
-from psvit.engine.config import PRECISIONS, LoopRecipe, TrainConfig
+from psvit.engine.config import PRECISIONS, LoopRecipe
+from psvit.retrain.config import TrainedNetworkConfig, TrainNetworkConfig
 
 
 @dataclass
@@ -36,16 +38,13 @@ class DetectRecipe(LoopRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.min_sizes or min(self.min_sizes) < 1:
-            raise ValueError(f"recipe.min_sizes is {self.min_sizes}; give pixels of the shorter side, as [800]")
+        check_at_least(self, 1, "min_sizes", "box_samples", prefix="recipe.")
+        check_share(self, "flip", prefix="recipe.")
+        check_share(self, "drop_path", prefix="recipe.", one=False)
+        if not self.min_sizes:
+            raise ValueError("recipe.min_sizes is []; give pixels of the shorter side, as [800]")
         if self.max_size < max(self.min_sizes):
             raise ValueError(f"recipe.max_size is {self.max_size}, less than the shorter side {max(self.min_sizes)}")
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"recipe.flip is {self.flip}; it is a probability between 0 and 1")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"recipe.drop_path is {self.drop_path}; it must lie in [0, 1)")
-        if self.box_samples < 1:
-            raise ValueError(f"recipe.box_samples is {self.box_samples}; use 1 or more")
 
 
 @dataclass
@@ -67,13 +66,11 @@ class HeadConfig:
     proposals: int = 1000
 
     def __post_init__(self) -> None:
-        for key, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"heads.{key} is {value}; it must be at least 1")
+        check_at_least(self, 1, *vars(self), prefix="heads.")
 
 
 @dataclass
-class DetectTrainConfig(TrainConfig):
+class DetectTrainConfig(TrainNetworkConfig):
     """Settings of ``psvit-search detect train``.
 
     Attributes:
@@ -85,8 +82,6 @@ class DetectTrainConfig(TrainConfig):
         recipe: training recipe.
     """
 
-    arch: str = "???"
-    start: str | None = None
     watch: bool = False
     heads: HeadConfig = field(default_factory=HeadConfig)
     data: CocoConfig = field(default_factory=CocoConfig)
@@ -94,7 +89,7 @@ class DetectTrainConfig(TrainConfig):
 
 
 @dataclass
-class DetectEvaluateConfig:
+class DetectEvaluateConfig(TrainedNetworkConfig):
     """Settings of ``psvit-search detect evaluate``.
 
     Attributes:
@@ -106,13 +101,9 @@ class DetectEvaluateConfig:
         data: dataset in COCO's format.
     """
 
-    arch: str = "???"
-    weights: str = "???"
-    device: str = "auto"
     precision: str = "auto"
     save: str | None = None
     data: CocoConfig = field(default_factory=CocoConfig)
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
+        check_choice(self, PRECISIONS, "precision")

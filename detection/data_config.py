@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from psvit.checks import check_at_least, check_choice
+from psvit.data.config import CORRUPT
+
 
 @dataclass
 class CocoConfig:
@@ -30,7 +33,5 @@ class CocoConfig:
     corrupt: str = "fail"
 
     def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise ValueError(f"data.workers is {self.workers}; use 0 or more")
-        if self.corrupt not in ("fail", "skip"):
-            raise ValueError(f"data.corrupt is {self.corrupt!r}; use fail or skip")
+        check_at_least(self, 0, "workers", prefix="data.")
+        check_choice(self, CORRUPT, "corrupt", prefix="data.")

@@ -18,8 +18,8 @@ from psvit.detection.config import DetectEvaluateConfig, DetectTrainConfig, Head
 from psvit.detection.metrics import KEYS, Precision, average_precision
 from psvit.detection.model import Detector
 from psvit.detection.plots import draw_detections
-from psvit.draw import check_picture
 from psvit.engine.device import autocast, pick_device
+from psvit.figures import check_picture
 from psvit.networks import Network
 from psvit.weights import load_weights, read_about
 

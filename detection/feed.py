@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
@@ -16,7 +15,7 @@ from psvit.data.loading import load
 from psvit.data.plan import Part, Plan
 from psvit.detection.coco import CocoImages, flip_horizontal
 from psvit.detection.config import DetectRecipe
-from psvit.engine.distributed import Processes
+from psvit.engine.runtime import Runtime
 from psvit.run.random import numpy_rng
 
 Target = dict[str, Any]  # of coco.Target's keys, and short_side
@@ -35,30 +34,21 @@ class DetectionFeed:
     Args:
         images: to learn from.
         workers: processes that load; 0 loads in this one. No effect on what comes.
-        device: of the batches.
 
     Attributes:
-        steps_per_epoch: optimiser steps an epoch.
+        steps_per_epoch: optimiser steps per epoch.
         batch_size: images of a whole step, over all processes and micro-batches: the recipe's, or all there are.
 
     Raises:
         ValueError: a process or micro-batch would get no image.
     """
 
-    def __init__(
-        self,
-        images: CocoImages,
-        workers: int,
-        recipe: DetectRecipe,
-        seed: int,
-        processes: Processes,
-        device: torch.device,
-    ) -> None:
-        self._plan = Plan(np.arange(len(images)), recipe.batch_size, seed)
-        self._plan.check_parts(processes.world, recipe.accumulate)
-        self._source = Varied(images, recipe, seed)
-        self._workers, self._processes, self._device = workers, processes, device
-        self._epochs, self._accumulate = recipe.epochs, recipe.accumulate
+    def __init__(self, images: CocoImages, workers: int, recipe: DetectRecipe, runtime: Runtime) -> None:
+        self._plan = Plan(np.arange(len(images)), recipe.batch_size, runtime.seed)
+        self._share = runtime.processes.share(recipe.accumulate)
+        self._plan.check(self._share)
+        self._source = Varied(images, recipe, runtime.seed)
+        self._workers, self._device, self._epochs = workers, runtime.device, recipe.epochs
         self.steps_per_epoch, self.batch_size = self._plan.steps_per_epoch, self._plan.batch_size
 
     def __call__(self, first_step: int) -> Iterator[tuple[list[Tensor], list[Target]]]:
@@ -77,10 +67,9 @@ class DetectionFeed:
             yield [image for image, _ in pairs], [target for _, target in pairs]
 
     def _parts(self, first_step: int) -> Iterator[Part]:
-        rank, world = self._processes.rank, self._processes.world
         for step in range(first_step, self._epochs * self.steps_per_epoch):
-            for micro in range(self._accumulate):
-                yield self._plan.part(step, rank * self._accumulate + micro, world * self._accumulate)
+            for micro in range(self._share.accumulate):
+                yield self._plan.part(step, micro, self._share)
 
     def _move(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
         moved = {

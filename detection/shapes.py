@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from psvit.checks import check_at_least
 from psvit.detection.rle import encode, need_pycocotools, run_lengths
 from psvit.run.files import write_atomically, write_text
 from psvit.run.random import numpy_rng
@@ -44,8 +45,8 @@ class ShapesConfig:
 
     Attributes:
         save: folder to make.
-        images: training images.
-        val_images: validation images.
+        num_images: training images.
+        num_val_images: validation images.
         size: pixels of an image's shorter side. The longer one has up to half as many again.
         singles: images of a single shape, in ``singles/``, to train a classifier on; 0 draws none. They have 32 x 32
             pixels, and a quarter as many are there to test it.
@@ -53,20 +54,17 @@ class ShapesConfig:
     """
 
     save: str = "???"
-    images: int = 400
-    val_images: int = 100
+    num_images: int = 400
+    num_val_images: int = 100
     size: int = 64
     singles: int = 4000
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("images", "val_images"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key} is {getattr(self, key)}; use 1 or more")
+        check_at_least(self, 1, "num_images", "num_val_images")
+        check_at_least(self, 4 * SMALLEST, "size", why="smaller images have no room for the shapes")
         if self.singles and self.singles < 4 * len(CATEGORIES):
             raise ValueError(f"singles is {self.singles}; use 0, or {4 * len(CATEGORIES)} or more, some of each class")
-        if self.size < 4 * SMALLEST:
-            raise ValueError(f"size is {self.size}; use {4 * SMALLEST} pixels or more")
 
 
 def draw_shapes(config: ShapesConfig) -> Path:
@@ -78,10 +76,10 @@ def draw_shapes(config: ShapesConfig) -> Path:
     need_pycocotools()
     root = Path(config.save).expanduser()
     _claim(root, config)
-    for split, images in (("train", config.images), ("val", config.val_images)):
+    for split, number in (("train", config.num_images), ("val", config.num_val_images)):
         listed: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
-        for index in range(images):
+        for index in range(number):
             picture, objects = draw_image(config.seed, split, index, config.size)
             id = 2 * index + 1 + (split == "val")
             name = f"{id:012d}.png"
@@ -101,7 +99,7 @@ def draw_shapes(config: ShapesConfig) -> Path:
             picture, name = draw_single(config.seed, split, index)
             write_atomically(root / "singles" / split / name / f"{index:06d}.png", partial(picture.save, format="PNG"))
     print(
-        f"{root}: {config.images:,} images to learn from and {config.val_images:,} to score on, with "
+        f"{root}: {config.num_images:,} images to learn from and {config.num_val_images:,} to score on, with "
         f"{', '.join(CATEGORIES.values())}; next: psvit-search detect train experiment=detect/shapes data.root={root}"
     )
     if config.singles:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import psvit
-from psvit.archfile import ArchFile, save_arch
 from psvit.detection.backbone import find_backbone
 from psvit.detection.coco import CocoImages, open_split
 from psvit.detection.config import DetectTrainConfig
@@ -19,16 +16,12 @@ from psvit.detection.evaluate import about_detector, measure, table
 from psvit.detection.feed import DetectionFeed, Target
 from psvit.detection.metrics import Precision
 from psvit.detection.model import Detector, make_detector
-from psvit.engine.device import pick_device
-from psvit.engine.distributed import Processes
-from psvit.engine.loop import Trained, train
+from psvit.engine.loop import Task, Trained, Validate, train
+from psvit.engine.runtime import Runtime
 from psvit.networks import Network
-from psvit.retrain.plots import draw_training
-from psvit.retrain.train import PLAIN_WEIGHTS, WEIGHTS
-from psvit.run.files import sha256, write_text
-from psvit.run.folder import RunFolder
+from psvit.retrain.results import WEIGHTS, save_trained, tell_files, write_result
+from psvit.run.files import sha256
 from psvit.run.random import seed_of
-from psvit.weights import save_weights
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class DetectResult:
 
 
 def train_detector(config: DetectTrainConfig) -> DetectResult:
-    """Train a detector, or go on where the run folder stands.
+    """Train a detector, or resume where the run folder stands.
 
     Writes ``model.safetensors`` (the moving average of the weights if the recipe keeps one; the plain weights are in
     ``model_plain.safetensors`` then), ``result.json``, pictures and, of a network of ours, ``arch.json``.
@@ -51,80 +44,68 @@ def train_detector(config: DetectTrainConfig) -> DetectResult:
             faulty, or a folder that holds another run.
         Stopped: Ctrl-C or SIGTERM came; the checkpoint is saved.
     """
-    processes = Processes.from_environment()
-    device = pick_device(config.device, processes.local_rank)
-    network, recipe, seed = find_backbone(config.arch), config.recipe, config.seed
+    runtime, recipe = Runtime.of(config), config.recipe
+    network = find_backbone(config.arch)
     images, val = open_split(config.data, "train"), open_split(config.data, "val")
     if images.class_names != val.class_names:
         raise ValueError(
             f"{config.data.train_annotations} and {config.data.val_annotations} list different categories; a detector "
             "is scored on what it was taught: give both the same list"
         )
-    torch.manual_seed(seed_of(seed, "weights"))
+    torch.manual_seed(seed_of(config.seed, "weights"))
     start = None if config.start is None else Path(config.start)
     detector = make_detector(network, len(images.class_names), config.heads, recipe, start)
-    about = about_detector(network, config, images.class_names)
-    identity: dict[str, Any] = {"command": "detect train", **about}
+    identity: dict[str, Any] = {"command": "detect train", **about_detector(network, config, images.class_names)}
     if start is not None:
         identity["start_sha256"] = sha256(start)
-    feed = DetectionFeed(images, config.data.workers, recipe, seed, processes, device)
+    feed = DetectionFeed(images, config.data.workers, recipe, runtime)
+    task = Task(feed, sum_of_losses, identity, watch_precision(config, val, runtime.device) if config.watch else None)
+    with runtime.open(config) as run:
+        main = runtime.processes.main
+        if main and not (run.path / "checkpoint.pt").exists():
+            begins = "random weights" if start is None else str(start)
+            print(f"{network.name} from {begins}, on {len(images):,} images with {len(images.class_names)} classes")
+        trained = train(detector, recipe, task, runtime, run)
+        if not main:
+            return DetectResult(run.path, run.path / WEIGHTS, {})
+        return _conclude(trained, config, network, (images, val), runtime.device, run.path)
 
-    def loss(model: nn.Module, images: list[Tensor], targets: list[Target], step: int, micro: int) -> Tensor:
-        losses: dict[str, Tensor] = model(images, targets)
-        return torch.stack([each.float() for each in losses.values()]).sum()
+
+def sum_of_losses(model: nn.Module, images: list[Tensor], targets: list[Target], step: int, micro: int) -> Tensor:
+    """The losses of a Mask R-CNN's heads, added up in float32."""
+    losses: dict[str, Tensor] = model(images, targets)
+    return torch.stack([each.float() for each in losses.values()]).sum()
+
+
+def watch_precision(config: DetectTrainConfig, val: CocoImages, device: torch.device) -> Validate:
+    """Measures average precision on the validation images."""
 
     def validate(model: nn.Module, epoch: int) -> dict[str, float]:
         assert isinstance(model, Detector)
-        scores = measure(model, val, device, recipe.precision, config.data.workers)
+        scores = measure(model, val, device, config.recipe.precision, config.data.workers)
         return {f"val_{part}_ap": values["AP"] or 0.0 for part, values in scores.items()}
 
-    settings = asdict(config)
-    with processes.group(device, settings), RunFolder(Path(config.out), settings, processes.main) as run:
-        if processes.main and not (run.path / "checkpoint.pt").exists():
-            begins = "random weights" if start is None else str(start)
-            print(f"{network.name} from {begins}, on {len(images):,} images with {len(images.class_names)} classes")
-        trained = train(
-            detector,
-            recipe=recipe,
-            seed=seed,
-            device=device,
-            processes=processes,
-            run=run,
-            identity=identity,
-            feed=feed,
-            loss=loss,
-            validate=validate if config.watch else None,
-            profile=config.profile,
-        )
-        if not processes.main:
-            return DetectResult(run.path, run.path / WEIGHTS, {})
-        return _conclude(trained, config, network, images, val, about, run.path, device)
+    return validate
 
 
 def _conclude(
     trained: Trained,
     config: DetectTrainConfig,
     network: Network,
-    images: CocoImages,
-    val: CocoImages,
-    about: dict[str, Any],
-    folder: Path,
+    data: tuple[CocoImages, CocoImages],
     device: torch.device,
+    folder: Path,
 ) -> DetectResult:
-    """Write what was made, and score it: the moving average of the weights, where there is one, beside the weights."""
-    detector = trained.ema or trained.model
+    """Write what was made, and score it: the moving average of the weights, where there is one.
+
+    Args:
+        data: the images that it has learned from, and those to score it on.
+    """
+    (images, val), recipe = data, config.recipe
+    detector, *_ = save_trained(folder, trained, network, about_detector(network, config, images.class_names))
     assert isinstance(detector, Detector)
-    save_weights(folder / WEIGHTS, detector, about)
-    if trained.ema is not None:
-        save_weights(folder / PLAIN_WEIGHTS, trained.model, about)
-    if isinstance(network, ArchFile):
-        save_arch(folder / "arch.json", network)
-    draw_training(folder / "metrics.csv", folder / "training.png")
-    recipe = config.recipe
     scores = measure(detector, val, device, recipe.precision, config.data.workers, folder / "detections.png")
-    result = {
-        "network": network.name,
-        "layers": str(network.architecture) if isinstance(network, ArchFile) else None,
+    measured = {
         "data": Path(config.data.root or "").resolve().name,
         **scores,
         "val_images": len(val),
@@ -136,11 +117,8 @@ def _conclude(
         "seed": config.seed,
         "start": config.start,
         "params": sum(weight.numel() for weight in detector.parameters()),
-        "weights_sha256": sha256(folder / WEIGHTS),
-        "tool": f"psvit-search {psvit.__version__}",
     }
-    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    write_result(folder, network, measured)
     print("\n".join([f"average precision on {len(val):,} validation images, in percent:", *table(scores)]))
-    files = [*["arch.json"] * isinstance(network, ArchFile), "result.json", "training.png and detections.png"]
-    print(f"wrote {folder / WEIGHTS}, and {', '.join(files)} beside it")
+    tell_files(folder, network, "detections.png")
     return DetectResult(folder, folder / WEIGHTS, scores)

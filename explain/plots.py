@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from psvit.arch import SHARING
-from psvit.draw import BLUE, GREEN, GREY, INK, ORANGE, VERMILLION, save_figure
 from psvit.explain.similarity import MapSimilarity, TokenSimilarity, match_heads
+from psvit.figures import BLUE, GREEN, GREY, INK, ORANGE, VERMILLION, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,13 +31,13 @@ _NOTE = 7.5  # points
 _NAME_LETTERS = 16
 
 
-def draw_attention(stages: Sequence[MapSimilarity], name: str, images: int, path: Path) -> None:
+def draw_attention(stages: Sequence[MapSimilarity], name: str, num_images: int, path: Path) -> None:
     """Draw for each stage how similar its layers' attention maps are, on one image and on two, and neighbouring ones.
 
     Args:
         stages: of a network.
         name: of the network.
-        images: how many the similarity is the mean of.
+        num_images: how many the similarity is the mean of.
         path: a ``.png`` or ``.svg`` file.
 
     Raises:
@@ -47,7 +47,9 @@ def draw_attention(stages: Sequence[MapSimilarity], name: str, images: int, path
     across, down = (2, 1) if len(stages) == 1 else (len(stages), 2)
     heights = [0.62, (6.4 / across + 0.3) * down, *([1.9] if neighbours else []), 0.5]
     figure, rows = _figure(heights)
-    _head(rows[0], "Similarity of attention maps", f"{_short(name, 48)}; cosine similarity, mean of {images} images")
+    _head(
+        rows[0], "Similarity of attention maps", f"{_short(name, 48)}; cosine similarity, mean of {num_images} images"
+    )
     axes = rows[1].subplots(down, across, squeeze=False)
     panels = [(stage, different) for different in (False, True) for stage in range(len(stages))]
     for ax, (number, different) in zip(axes.flat, panels, strict=True):
@@ -117,7 +119,7 @@ def _draw_neighbours(ax: Axes, stages: Sequence[MapSimilarity]) -> None:
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
 
 
-def draw_heads(stages: Sequence[MapSimilarity], name: str, images: int, path: Path) -> bool:
+def draw_heads(stages: Sequence[MapSimilarity], name: str, num_images: int, path: Path) -> bool:
     """Draw the similarity of each head of a layer and each head of the next, for neighbours that do not share a map.
 
     Returns:
@@ -137,7 +139,7 @@ def draw_heads(stages: Sequence[MapSimilarity], name: str, images: int, path: Pa
     across = max(3, min(6, math.ceil(math.sqrt(1.5 * len(pairs)))))
     down = math.ceil(len(pairs) / across)
     figure, rows = _figure([0.62, (6.2 / across + 0.3) * down, 0.34])
-    what = f"{_short(name, 48)}; cosine similarity on the same image, mean of {images} images"
+    what = f"{_short(name, 48)}; cosine similarity on the same image, mean of {num_images} images"
     _head(rows[0], "Similarity of heads of neighbouring layers", what)
     axes = rows[1].subplots(down, across, squeeze=False)
     for ax in axes.flat[len(pairs) :]:
@@ -164,7 +166,7 @@ def draw_tokens(
     letters: Sequence[str],
     grids: Sequence[Sequence[Array]],
     name: str,
-    images: int,
+    num_images: int,
     path: Path,
 ) -> None:
     """Draw how alike the tokens are after each layer, and where in the image they are most alike.
@@ -174,7 +176,7 @@ def draw_tokens(
         letters: of these.
         grids: for each stage and layer the similarity of each token and the others, laid out (rows, columns).
         name: of the network.
-        images: how many the similarity is the mean of.
+        num_images: how many the similarity is the mean of.
         path: a ``.png`` or ``.svg`` file.
 
     Raises:
@@ -186,7 +188,7 @@ def draw_tokens(
     line = min(max(side * rows / columns, 0.4), 2 * side) + 0.26
     heights = [line * -(-len(word) // across) + 0.1 for word in letters]
     figure, parts = _figure([0.62, 2.3, *heights, 0.34])
-    _head(parts[0], "Similarity of tokens", f"{_short(name, 48)}; cosine similarity, mean of {images} images")
+    _head(parts[0], "Similarity of tokens", f"{_short(name, 48)}; cosine similarity, mean of {num_images} images")
     _draw_token_curve(parts[1].subplots(), stages, letters)
     for stage, (part, word) in enumerate(zip(parts[2:], letters, strict=False)):
         _draw_token_grids(part, grids[stage], word, across, f"stage {stage + 1}" if len(letters) > 1 else "")

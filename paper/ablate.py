@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psvit.cost import format_quantity
 from psvit.data.config import DataConfig
-from psvit.draw import BLUE, GREY, VERMILLION, save_figure
 from psvit.engine.config import Recipe
+from psvit.figures import BLUE, GREY, VERMILLION, save_figure
 from psvit.networks import find_arch
 from psvit.paper.published import ABLATIONS, Ablation
 from psvit.retrain.config import RetrainConfig
@@ -25,6 +24,7 @@ from psvit.run.signals import Stopped
 from psvit.search.config import SearchConfig, SearchRunConfig
 from psvit.search.searchers import AUTO
 from psvit.supernet.config import SpaceConfig, SupernetPart, TrainSupernetConfig
+from psvit.units import format_quantity
 from psvit.zoo import space
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from decimal import Decimal
 
-from psvit.cost import Band
+from psvit.units import Band
 
 
 @dataclass(frozen=True)

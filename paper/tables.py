@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from psvit.cost import Band, Cost
+from psvit.cost import Cost
 from psvit.paper.published import (
     ABLATION_FLOPS,
     ABLATIONS,
@@ -31,6 +31,7 @@ from psvit.paper.published import (
 from psvit.paper.results import Found, cost_of, read_runs, summary
 from psvit.run.files import write_text
 from psvit.supernet.space import ANY, SearchSpace
+from psvit.units import Band
 from psvit.zoo import NETWORKS, SPACES
 
 RUNS = "runs"

@@ -1,52 +1,19 @@
-"""A drawing of a network, in the manner of the paper's figure 6, and what all our pictures have in common.
-
-matplotlib is loaded when something is drawn and its global state (``pyplot``) is left alone.
-"""
+"""A network as a drawing, in the manner of the paper's figure 6: its stages side by side, layer by layer. No torch."""
 
 from __future__ import annotations
 
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psvit.arch import BASIC, LAYER_NAMES, SHARING, Architecture, NetworkSpec
-from psvit.cost import Cost, format_quantity, head_cost, network_cost, pool_cost, stage_cost, stem_cost
-from psvit.run.files import write_atomically
+from psvit.cost import Cost, head_cost, network_cost, pool_cost, stage_cost, stem_cost
+from psvit.figures import BLUE, GREY, INK, ORANGE, PALE, PIXELS_PER_INCH, SKY, check_picture, save_figure
+from psvit.units import format_quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-PIXELS_PER_INCH = 160
-ENDINGS = (".png", ".svg")
-
-# Okabe and Ito's colours, told apart by colour-blind readers too
-BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
-INK, GREY, PALE = "#222222", "#777777", "#F0F0F0"
-
-
-def check_picture(path: Path) -> None:
-    """Raise ValueError unless the file's ending is one that can be drawn."""
-    if path.suffix.lower() not in ENDINGS:
-        raise ValueError(f"cannot draw {path}: pictures are {' or '.join(ENDINGS)} files; change the ending")
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG (160 pixels an inch) or SVG (text stays text), by the file's ending.
-
-    Raises:
-        ValueError: another ending, or a file that cannot be written.
-    """
-    from matplotlib import rc_context
-
-    check_picture(path)
-    ending = path.suffix.lower()[1:]
-    undated = {"Date": None} if ending == "svg" else {}  # the same network gives the same file
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "psvit"}):
-        write_atomically(
-            path, lambda file: figure.savefig(file, format=ending, dpi=PIXELS_PER_INCH, metadata={**undated})
-        )
-
 
 # The drawing's axes are in inches, y downwards. A column holds a stage: on its left the brackets of shared maps, on its
 # right the way to the next stage.
@@ -69,82 +36,119 @@ def draw_architecture(spec: NetworkSpec, architecture: Architecture, path: Path,
         title: stands above the drawing; by default the network's name.
 
     Raises:
-        ValueError: another ending, a file that cannot be written, or as many stages as the dimensions do not have.
+        ValueError: another ending, a file that cannot be written, or a number of stages that is not the dimensions'.
     """
     from matplotlib.figure import Figure
 
     check_picture(path)
     total = network_cost(spec, architecture)
-    width = max(_NARROWEST, 2 * _MARGIN + _COLUMN * spec.stages)
-    left = (width - _COLUMN * spec.stages) / 2
-    text_left = left + _BRACKETS
-    room = width - text_left - _MARGIN
-    heading = textwrap.wrap(title or spec.name or f"PSViT-{spec.kind.upper()}", int(room / 0.125))
-    letters = textwrap.wrap(str(architecture), int(room / 0.08))
-    top = 0.80 + 0.25 * len(heading) + 0.19 * len(letters)
-    entry = top + _HEADER
-    first_layer = entry + _ENTRY + (0.45 if spec.kind == "1d" else 1.15)
-    pitch = 0.38 if max(architecture.depths) <= 12 else 0.33
-    bottoms = [first_layer + pitch * depth for depth in architecture.depths]
-    height = max(*bottoms, bottoms[-1] + _EXIT) + 1.02
-
-    figure = Figure(figsize=(width, height), facecolor="white")
+    layout = _Layout.of(spec, architecture, title)
+    figure = Figure(figsize=(layout.width, layout.height), facecolor="white")
     ax = figure.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, width), ylim=(height, 0))
+    ax.set(xlim=(0, layout.width), ylim=(layout.height, 0))
     ax.axis("off")
-
-    y = 0.40
-    for line in heading:
-        _write(ax, text_left, y, line, size=13, weight="bold")
-        y += 0.25
-    for line in letters:
-        _write(ax, text_left, y, line, size=9, family="DejaVu Sans Mono")
-        y += 0.19
-    _write(ax, text_left, y, f"{_cost_text(total)} in all", size=9, color=GREY)
-
+    _draw_title(ax, layout, total)
     for stage, layers in enumerate(architecture.stages):
-        x = left + stage * _COLUMN + _BRACKETS
-        middle = x + _BOX / 2
-        _draw_header(ax, spec, stage, layers, total, x, top)
-        _draw_entry(ax, spec, stage, x, entry)
-        _draw_tokens(ax, spec, stage, middle, entry + _ENTRY, first_layer)
-        draw_layers(ax, layers, stage, x, first_layer, pitch)
-        last_layer = first_layer + pitch * (len(layers) - 1) + _LAYER
-        if stage + 1 < spec.stages:  # round the corner and up to the next stage's pooling
-            gutter = x + _BOX + _GUTTER * 0.6
-            beside = entry + _ENTRY / 2
-            below = last_layer + 0.14
-            _flow(
-                ax,
-                [(middle, last_layer), (middle, below), (gutter, below), (gutter, beside), (x + _COLUMN, beside)],
-            )
+        x = layout.column(stage)
+        _draw_header(ax, spec, stage, layers, total, (x, layout.header))
+        _draw_entry(ax, spec, stage, x, layout.entry)
+        _draw_tokens(ax, spec, stage, layout)
+        _draw_layers(ax, layers, stage, layout)
+        if stage + 1 < spec.stages:
+            _draw_way_on(ax, layout, stage)
         else:
-            _draw_exit(ax, spec, x, last_layer)
-
-    _draw_legend(ax, text_left, height - 0.70)
+            _draw_exit(ax, spec, x, layout.end(stage))
+    _draw_legend(ax, layout.text_left, layout.height - 0.70)
     save_figure(figure, path)
 
 
-def draw_layers(ax: Axes, layers: str, stage: int, x: float, y: float, pitch: float) -> None:
-    """Draw a stage's (from 0) layers as boxes, from (x, y) downwards, and the maps that they share as brackets.
+@dataclass(frozen=True)
+class _Layout:
+    """Where everything stands, in inches from the upper left corner.
 
-    The axes are in inches with y downwards.
+    Attributes:
+        text_left: where the title's lines begin, and the boxes of the first stage.
+        heading, letters: the title and the architecture, as lines that fit.
+        depths: layers of each stage.
+        header, entry, first_layer: top of each stage: of its header, of the box that makes its tokens, of its layers.
+        pitch: from layer to layer.
     """
-    map_of = 0
+
+    width: float
+    height: float
+    text_left: float
+    heading: list[str]
+    letters: list[str]
+    depths: tuple[int, ...]
+    header: float
+    entry: float
+    first_layer: float
+    pitch: float
+
+    @classmethod
+    def of(cls, spec: NetworkSpec, architecture: Architecture, title: str) -> _Layout:
+        width = max(_NARROWEST, 2 * _MARGIN + _COLUMN * spec.stages)
+        text_left = (width - _COLUMN * spec.stages) / 2 + _BRACKETS
+        room = width - text_left - _MARGIN
+        heading = textwrap.wrap(title or spec.name or f"PSViT-{spec.kind.upper()}", int(room / 0.125))
+        letters = textwrap.wrap(str(architecture), int(room / 0.08))
+        header = 0.80 + 0.25 * len(heading) + 0.19 * len(letters)
+        entry = header + _HEADER
+        first_layer = entry + _ENTRY + (0.45 if spec.kind == "1d" else 1.15)
+        pitch = 0.38 if max(architecture.depths) <= 12 else 0.33
+        bottoms = [first_layer + pitch * depth for depth in architecture.depths]
+        height = max(*bottoms, bottoms[-1] + _EXIT) + 1.02
+        return cls(
+            width,
+            height,
+            text_left,
+            heading,
+            letters,
+            depths=architecture.depths,
+            header=header,
+            entry=entry,
+            first_layer=first_layer,
+            pitch=pitch,
+        )
+
+    def column(self, stage: int) -> float:
+        """Left side of a stage's (from 0) boxes."""
+        return self.text_left + stage * _COLUMN
+
+    def end(self, stage: int) -> float:
+        """Bottom of a stage's last layer."""
+        return self.first_layer + self.pitch * (self.depths[stage] - 1) + _LAYER
+
+
+def _draw_title(ax: Axes, layout: _Layout, total: Cost) -> None:
+    """Title, letters of the layers, and cost, one below the other."""
+    y = 0.40
+    for line in layout.heading:
+        _write(ax, layout.text_left, y, line, size=13, weight="bold")
+        y += 0.25
+    for line in layout.letters:
+        _write(ax, layout.text_left, y, line, size=9, family="DejaVu Sans Mono")
+        y += 0.19
+    _write(ax, layout.text_left, y, f"{_cost_text(total)} in all", size=9, color=GREY)
+
+
+def _draw_layers(ax: Axes, layers: str, stage: int, layout: _Layout) -> None:
+    """A stage's layers as boxes, and the maps that they share as brackets on their left."""
+    x, map_of = layout.column(stage), 0
     for number, letter in enumerate(layers):
         name = LAYER_NAMES[letter]
-        top = y + number * pitch
+        top = layout.first_layer + number * layout.pitch
         middle = top + _LAYER / 2
         face, ink = (BLUE, "white") if letter == BASIC else (ORANGE, "black")
         _box(ax, x, top, _LAYER, face, gid=f"stage-{stage + 1}-layer-{number + 1}-{name}")
         _write(ax, x + _BOX / 2, middle, name, ha="center", va="center_baseline", color=ink, size=9)
         _write(ax, x + 0.09, middle, str(number + 1), va="center_baseline", color=ink, size=7)
         if number:
-            _flow(ax, [(x + _BOX / 2, top - pitch + _LAYER), (x + _BOX / 2, top)], head=False)
+            _flow(ax, [(x + _BOX / 2, top - layout.pitch + _LAYER), (x + _BOX / 2, top)], head=False)
         if letter == BASIC:
             map_of = number
         else:
-            source = y + map_of * pitch + _LAYER / 2
+            source = layout.first_layer + map_of * layout.pitch + _LAYER / 2
             bend = x - _BRACKETS * 0.55
             _flow(
                 ax,
@@ -154,8 +158,17 @@ def draw_layers(ax: Axes, layers: str, stage: int, x: float, y: float, pitch: fl
             )
 
 
-def _draw_header(ax: Axes, spec: NetworkSpec, stage: int, layers: str, total: Cost, x: float, y: float) -> None:
-    """What a stage is and costs, above its column."""
+def _draw_way_on(ax: Axes, layout: _Layout, stage: int) -> None:
+    """From a stage's last layer round the corner and up to the next stage's pooling."""
+    x, last = layout.column(stage), layout.end(stage)
+    middle, gutter = x + _BOX / 2, x + _BOX + _GUTTER * 0.6
+    beside, below = layout.entry + _ENTRY / 2, last + 0.14
+    _flow(ax, [(middle, last), (middle, below), (gutter, below), (gutter, beside), (x + _COLUMN, beside)])
+
+
+def _draw_header(ax: Axes, spec: NetworkSpec, stage: int, layers: str, total: Cost, at: tuple[float, float]) -> None:
+    """What a stage is and costs, above its column, from ``at`` downwards."""
+    x, y = at
     rows, columns = spec.grids[stage]
     tokens = f"{spec.tokens[stage]} token{'s' if spec.tokens[stage] > 1 else ''}"
     if spec.kind == "2d":
@@ -165,7 +178,7 @@ def _draw_header(ax: Axes, spec: NetworkSpec, stage: int, layers: str, total: Co
     heads = f"{spec.heads[stage]} head{'s' if spec.heads[stage] > 1 else ''}"
     cost = stage_cost(spec, stage, layers.count(BASIC), layers.count(SHARING))
     _write(ax, x, y, f"Stage {stage + 1}", size=11, weight="bold")
-    _write(ax, x, y + 0.21, f"{tokens}", size=8)
+    _write(ax, x, y + 0.21, tokens, size=8)
     _write(ax, x, y + 0.38, f"{spec.widths[stage]} wide, {heads}", size=8)
     _write(ax, x, y + 0.55, _cost_text(cost, f" ({cost.flops / total.flops:.0%})"), size=8, color=GREY)
 
@@ -206,11 +219,13 @@ def _draw_exit(ax: Axes, spec: NetworkSpec, x: float, y: float) -> None:
     _write(ax, middle, y + 0.97, _cost_text(head_cost(spec)), ha="center", size=7.5, color=GREY)
 
 
-def _draw_tokens(ax: Axes, spec: NetworkSpec, stage: int, middle: float, top: float, bottom: float) -> None:
+def _draw_tokens(ax: Axes, spec: NetworkSpec, stage: int, layout: _Layout) -> None:
     """A stage's tokens as squares of a grid, or as a strip, in proportion to those of the first stage."""
     from matplotlib.collections import LineCollection
     from matplotlib.patches import Rectangle
 
+    middle = layout.column(stage) + _BOX / 2
+    top, bottom = layout.entry + _ENTRY, layout.first_layer
     rows, columns = spec.grids[stage]
     first_rows, first_columns = spec.grids[0]
     side = min(_BOX / first_columns, (bottom - top - 0.3) / first_rows)
@@ -248,6 +263,7 @@ def _write(
     x: float,
     y: float,
     text: str,
+    *,
     size: float,
     weight: str = "normal",
     color: str = INK,

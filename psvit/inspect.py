@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psvit.arch import BASIC, LAYER_NAMES, SHARING, Architecture, NetworkSpec
-from psvit.cost import Cost, format_quantity, head_cost, network_cost, pool_cost, stage_cost, stem_cost
-from psvit.draw import check_picture, draw_architecture
+from psvit.cost import Cost, head_cost, network_cost, pool_cost, stage_cost, stem_cost
+from psvit.draw import draw_architecture
+from psvit.figures import check_picture
+from psvit.units import format_quantity
 from psvit.zoo import SPACES
 
 if TYPE_CHECKING:

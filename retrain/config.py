@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from psvit.checks import check_above, check_at_least, check_choice, check_share
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe, TrainConfig
 
@@ -32,18 +33,43 @@ class DistillConfig:
     temperature: float = 3.0
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"distill.mode is {self.mode!r}; use one of {', '.join(MODES)}")
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise ValueError(f"distill.alpha is {self.alpha}; it is a share between 0 and 1, or null")
-        if self.temperature <= 0:
-            raise ValueError(f"distill.temperature is {self.temperature}; it must be above 0")
+        check_choice(self, MODES, "mode", prefix="distill.")
+        check_share(self, "alpha", prefix="distill.")
+        check_above(self, 0, "temperature", prefix="distill.")
         if self.weights is not None and self.teacher is None:
             raise ValueError("distill.weights is given, but no teacher; say distill.teacher=... as well")
 
 
 @dataclass
-class RetrainConfig(TrainConfig):
+class TrainNetworkConfig(TrainConfig):
+    """What every command that trains one network has.
+
+    Attributes:
+        arch: the network, or the backbone of a detector.
+        start: weights to start from, a safetensors file; None starts from scratch.
+    """
+
+    arch: str = "???"
+    start: str | None = None
+
+
+@dataclass
+class TrainedNetworkConfig:
+    """What every command that looks at a trained network has.
+
+    Attributes:
+        arch: the network, or the backbone of a detector.
+        weights: its trained weights, a safetensors file.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+    """
+
+    arch: str = "???"
+    weights: str = "???"
+    device: str = "auto"
+
+
+@dataclass
+class RetrainConfig(TrainNetworkConfig):
     """Settings of ``psvit-search retrain``.
 
     Attributes:
@@ -58,17 +84,20 @@ class RetrainConfig(TrainConfig):
         recipe: training recipe; the dataset chooses it.
     """
 
-    arch: str = "???"
-    start: str | None = None
     adapt: bool = False
     hold_out: bool = False
     distill: DistillConfig = field(default_factory=DistillConfig)
     data: DataConfig = field(default_factory=DataConfig)
     recipe: Recipe = field(default_factory=Recipe)
 
+    @property
+    def split(self) -> str:
+        """The images that the network learns from."""
+        return "train" if self.hold_out else "train+search"
+
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(TrainedNetworkConfig):
     """Settings of ``psvit-search evaluate``.
 
     Attributes:
@@ -80,13 +109,10 @@ class EvaluateConfig:
         data: dataset to score on.
     """
 
-    arch: str = "???"
-    weights: str = "???"
     split: str = "test"
     batch_size: int = 256
-    device: str = "auto"
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ValueError(f"split is {self.split!r}; use one of {', '.join(SPLITS)}")
+        check_choice(self, SPLITS, "split")
+        check_at_least(self, 1, "batch_size")

@@ -14,10 +14,9 @@ from torchvision.transforms.v2.functional import pad, resize
 from psvit.data.data import Data, open_data
 from psvit.engine.device import pick_device
 from psvit.engine.scoring import Score, score_all
-from psvit.networks import find_network, is_file
 from psvit.retrain.config import EvaluateConfig
+from psvit.retrain.fit import load_trained, open_network
 from psvit.retrain.plots import draw_predictions
-from psvit.weights import load_weights
 
 _PICTURED = 48  # test images on the sheet of predictions
 
@@ -30,17 +29,11 @@ def evaluate(config: EvaluateConfig) -> Score:
     """
     device = pick_device(config.device)
     data = open_data(config.data)
-    network = find_network(config.arch)
-    if not is_file(config.arch):  # a name is of any data
-        network = network.for_data(data.classes, data.image_size)
-    if data.classes != network.classes:
-        raise ValueError(
-            f"{config.arch} is of {network.classes} classes, the data {config.data.name} of {data.classes}: name the "
-            "data it was trained on (data=... data.root=...)"
-        )
-    model = network.build()
-    load_weights(Path(config.weights), model)
-    (score,) = score_networks([model.to(device)], data, config.split, network.image_size, config.batch_size, device)
+    network = open_network(config.arch, data)
+    model = load_trained(network, Path(config.weights)).to(device)
+    (score,) = score_networks(
+        [model], data, config.split, network.image_size, batch_size=config.batch_size, device=device
+    )
     print(f"{config.split} top-1 {score.top1:.4f}, loss {score.loss:.4f} on {data.size(config.split):,} images")
     return score
 
@@ -50,6 +43,7 @@ def score_networks(
     data: Data,
     split: str,
     image_size: tuple[int, int],
+    *,
     batch_size: int,
     device: torch.device,
     sheet: Path | None = None,

@@ -27,9 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from psvit.archfile import load_arch
 from psvit.data.data import Data
 from psvit.data.transforms import Normalize, Size
-from psvit.model import PSViT
 from psvit.retrain.config import DistillConfig
-from psvit.weights import load_tensors, load_weights, read_tensors
+from psvit.retrain.fit import load_trained
+from psvit.weights import load_tensors, read_tensors
 
 DEIT_ALPHA = {"hard": 0.5, "soft": 0.1}
 
@@ -216,14 +216,9 @@ def _of_timm(name: str) -> _Blueprint:
 def _of_ours(path: Path, data: Data) -> _Blueprint:
     arch = load_arch(path)
 
-    def pretrained() -> nn.Module:
-        network = PSViT(arch.spec, arch.architecture)
-        load_weights(path.parent / "model.safetensors", network)
-        return network
-
     return _Blueprint(
-        build=lambda classes: PSViT(arch.spec.for_data(classes), arch.architecture),
-        pretrained=pretrained,
+        build=lambda classes: arch.for_data(classes, None).build(),
+        pretrained=lambda: load_trained(arch, path.parent / "model.safetensors"),
         classes=arch.spec.classes,
         normalize=data.normalize,
         size=arch.spec.image_size,

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import psvit
-from psvit.archfile import ArchFile, save_arch
-from psvit.cost import format_quantity
+from psvit.archfile import ArchFile
 from psvit.data.data import Data, open_data
 from psvit.draw import draw_architecture
-from psvit.engine.device import pick_device
-from psvit.engine.distributed import Processes
+from psvit.engine.config import Recipe
 from psvit.engine.feed import Feed
-from psvit.engine.loop import Trained, check_recipe, classification_loss, train
+from psvit.engine.loop import LossOf, Task, Trained, Validate, check_recipe, classification_loss, train
+from psvit.engine.runtime import Runtime
 from psvit.engine.scoring import score_all
 from psvit.networks import Network, find_network, is_file
-from psvit.retrain.config import RetrainConfig
+from psvit.retrain.config import DistillConfig, RetrainConfig
 from psvit.retrain.evaluate import score_networks
-from psvit.retrain.plots import draw_training
+from psvit.retrain.fit import fit_to_data
+from psvit.retrain.results import PLAIN_WEIGHTS, WEIGHTS, save_trained, tell_files, write_result
 from psvit.retrain.start import start_from
-from psvit.retrain.teacher import distillation_loss, load_teacher
-from psvit.run.files import sha256, write_text
-from psvit.run.folder import RunFolder
+from psvit.retrain.teacher import Teacher, distillation_loss, load_teacher
+from psvit.run.files import sha256
 from psvit.run.random import seed_of
-from psvit.weights import save_weights
-
-WEIGHTS = "model.safetensors"
-PLAIN_WEIGHTS = "model_plain.safetensors"
+from psvit.units import format_quantity
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,7 @@ class RetrainResult:
 
 
 def retrain(config: RetrainConfig) -> RetrainResult:
-    """Train an architecture, or go on where the run folder stands.
+    """Train an architecture, or resume where the run folder stands.
 
     Writes ``model.safetensors`` (the moving average of the weights if the recipe keeps one; the plain weights are in
     ``model_plain.safetensors`` then), ``arch.json``, ``result.json`` and pictures.
@@ -55,13 +49,10 @@ def retrain(config: RetrainConfig) -> RetrainResult:
             holds another run.
         Stopped: Ctrl-C or SIGTERM came; the checkpoint is saved.
     """
-    processes = Processes.from_environment()
-    device = pick_device(config.device, processes.local_rank)
+    runtime, recipe = Runtime.of(config), config.recipe
     data = open_data(config.data)
     network = fit_to_data(find_network(config.arch), data, config.adapt or not is_file(config.arch))
-    recipe, seed = config.recipe, config.seed
-    split = "train" if config.hold_out else "train+search"
-    torch.manual_seed(seed_of(seed, "weights"))
+    torch.manual_seed(seed_of(config.seed, "weights"))
     model = network.build(recipe.drop_path)
     check_recipe(model, recipe)
     identity: dict[str, Any] = {"command": "retrain", **network.about()}
@@ -75,112 +66,78 @@ def retrain(config: RetrainConfig) -> RetrainResult:
         identity["teacher_sha256"] = teacher.sha256()
         notes.append(f"learns from {config.distill.teacher}: {format_quantity(teacher.flops)} multiply-adds an image")
         flops += teacher.flops / 3  # forward only; the engine counts three times the student's forward pass
-        teacher.to(device, compiled=recipe.compile == "true" or (recipe.compile == "auto" and device.type == "cuda"))
-    feed = Feed(data, split, network.image_size, recipe, seed, processes, device)
+        teacher.to(runtime.device, compiled=recipe.compiles_on(runtime.device.type))
+    feed = Feed(data, config.split, network.image_size, recipe, runtime)
+    validate = held_out_scores(config, data, network, runtime.device) if config.hold_out else None
+    task = Task(feed, training_loss(recipe, teacher, config.distill), identity, validate, flops)
+    with runtime.open(config) as run:
+        main = runtime.processes.main
+        if notes and main and not (run.path / "checkpoint.pt").exists():
+            print("\n".join(notes))
+        trained = train(model, recipe, task, runtime, run)
+        if not main:
+            return RetrainResult(run.path, run.path / WEIGHTS, float("nan"))
+        return _conclude(trained, config, network, data, runtime.device, run.path)
+
+
+def training_loss(recipe: Recipe, teacher: Teacher | None, distill: DistillConfig) -> LossOf:
+    """The loss on the labels and, with a teacher, on its answers to the same images."""
 
     def loss(model: nn.Module, images: Tensor, targets: Tensor, step: int, micro: int) -> Tensor:
         logits = model(images)
         label_loss = classification_loss(logits, targets, recipe)
-        return distillation_loss(label_loss, logits, teacher(images), config.distill) if teacher else label_loss
+        return distillation_loss(label_loss, logits, teacher(images), distill) if teacher else label_loss
+
+    return loss
+
+
+def held_out_scores(config: RetrainConfig, data: Data, network: Network, device: torch.device) -> Validate:
+    """Scores a network on the search split, which it does not learn from."""
 
     def validate(model: nn.Module, epoch: int) -> dict[str, float]:
         model.eval()
-        held_out = data.eval_batches("search", network.image_size, recipe.batch_size)
-        (score,) = score_all([model], held_out, device, recipe.precision)
+        held_out = data.eval_batches("search", network.image_size, config.recipe.batch_size)
+        (score,) = score_all([model], held_out, device, config.recipe.precision)
         return {"search_top1": score.top1, "search_loss": score.loss}
 
-    settings = asdict(config)
-    with processes.group(device, settings), RunFolder(Path(config.out), settings, processes.main) as run:
-        if notes and processes.main and not (run.path / "checkpoint.pt").exists():
-            print("\n".join(notes))
-        trained = train(
-            model,
-            recipe=recipe,
-            seed=seed,
-            device=device,
-            processes=processes,
-            run=run,
-            identity=identity,
-            feed=feed,
-            loss=loss,
-            validate=validate if config.hold_out else None,
-            flops=flops,
-            profile=config.profile,
-        )
-        if not processes.main:
-            return RetrainResult(run.path, run.path / WEIGHTS, float("nan"))
-        return _conclude(trained, config, network, data, split, run.path, device)
+    return validate
 
 
 def _conclude(
-    trained: Trained,
-    config: RetrainConfig,
-    network: Network,
-    data: Data,
-    split: str,
-    folder: Path,
-    device: torch.device,
+    trained: Trained, config: RetrainConfig, network: Network, data: Data, device: torch.device, folder: Path
 ) -> RetrainResult:
     """Write what was made, and test it: the moving average of the weights, where there is one, beside the weights."""
-    models = {folder / WEIGHTS: trained.ema or trained.model}
-    if trained.ema is not None:
-        models[folder / PLAIN_WEIGHTS] = trained.model
-    for file, model in models.items():
-        save_weights(file, model, network.about())
-    draw_training(folder / "metrics.csv", folder / "training.png")
+    models = save_trained(folder, trained, network, network.about())
     if isinstance(network, ArchFile):
-        save_arch(folder / "arch.json", network)
         draw_architecture(network.spec, network.architecture, folder / "architecture.png", f"{network.name}, retrained")
     score, *plain = score_networks(
-        [*models.values()],
+        models,
         data,
         "test",
         network.image_size,
-        config.recipe.batch_size,
-        device,
-        folder / "predictions.png",
+        batch_size=config.recipe.batch_size,
+        device=device,
+        sheet=folder / "predictions.png",
     )
-    result = {
+    measured = {
         "top1": score.top1,
         "loss": score.loss,
         "plain_top1": plain[0].top1 if plain else None,
         "plain_loss": plain[0].loss if plain else None,
         "data": data.config.name,
         "test_images": data.size("test"),
-        "trained_on": split,
-        "images": data.size(split),
+        "trained_on": config.split,
+        "images": data.size(config.split),
         "epochs": config.recipe.epochs,
         "seed": config.seed,
         "start": config.start,
         "teacher": config.distill.teacher,
-        "network": network.name,
-        "layers": str(network.architecture) if isinstance(network, ArchFile) else None,
         "flops": network.cost.flops,
         "params": network.cost.params,
-        "arch_sha256": sha256(folder / "arch.json") if isinstance(network, ArchFile) else None,
-        "weights_sha256": sha256(folder / WEIGHTS),
-        "tool": f"psvit-search {psvit.__version__}",
     }
-    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    write_result(folder, network, measured)
     print(f"test top-1 {score.top1:.4f}, loss {score.loss:.4f} on {data.size('test'):,} images of {data.config.name}")
     if plain:
         print(f"the weights before averaging, {PLAIN_WEIGHTS}: top-1 {plain[0].top1:.4f}, loss {plain[0].loss:.4f}")
-    files = [*["arch.json"] * isinstance(network, ArchFile), "result.json", "training.png and predictions.png"]
-    print(f"wrote {folder / WEIGHTS}, and {', '.join(files)} beside it")
+    tell_files(folder, network, "predictions.png")
     return RetrainResult(folder, folder / WEIGHTS, score.top1)
-
-
-def fit_to_data(network: Network, data: Data, adapt: bool) -> Network:
-    """The network, checked against the data; with ``adapt``, made to fit it.
-
-    Raises:
-        ValueError: the data has another number of classes or another image size.
-    """
-    fitted = network.for_data(data.classes, data.image_size)
-    if fitted == network or adapt:
-        return fitted
-    here, there = (f"{each.classes} classes at {'x'.join(map(str, each.image_size))} px" for each in (network, fitted))
-    raise ValueError(
-        f"arch.json is of {here}, the data {data.config.name} of {there}: name the data it was searched on "
-        "(data=... data.root=...), or say adapt=true to train it on these"
-    )

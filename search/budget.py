@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from psvit.cost import Band, parse_duration
 from psvit.search.config import BudgetConfig
 from psvit.search.latency import LatencyTable
 from psvit.supernet.space import ANY, Limit, SearchSpace, Subspace, budget_text
+from psvit.units import Band, parse_duration
 
 
 @dataclass(frozen=True)

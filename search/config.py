@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from psvit.cost import parse_quantity
+from psvit.checks import check_at_least, check_choice, check_share
 from psvit.engine.config import PRECISIONS, Recipe, RunConfig
 from psvit.search.searchers import AUTO, SEARCHERS
 from psvit.supernet.config import SpaceConfig
+from psvit.units import parse_quantity
 
 COSTS = ("spread", "equal")
 
@@ -42,11 +43,8 @@ class MeasurementConfig:
     repeats: int = 30
 
     def __post_init__(self) -> None:
-        for key in ("batch", "repeats"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key} of the latency is {getattr(self, key)}; it must be at least 1")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision of the latency is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
+        check_at_least(self, 1, "batch", "repeats", prefix="the latency's ")
+        check_choice(self, PRECISIONS, "precision", prefix="the latency's ")
 
 
 @dataclass
@@ -129,20 +127,13 @@ class SearchConfig:
     memory: str | None = None
 
     def __post_init__(self) -> None:
-        if self.searcher not in (*SEARCHERS, AUTO):
-            raise ValueError(f"search.searcher is {self.searcher!r}; use one of {', '.join([*SEARCHERS, AUTO])}")
-        for key in ("trials", "population", "parents", "race_keep", "images", "batch_size"):
-            if getattr(self, key) is not None and getattr(self, key) < 1:
-                raise ValueError(f"search.{key} is {getattr(self, key)}; it must be at least 1")
-        for key in ("placements", "baseline"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"search.{key} is {getattr(self, key)}; use 0 or more")
-        if not 0 <= self.mutation <= 1:
-            raise ValueError(f"search.mutation is {self.mutation}; it is a share between 0 and 1")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"search.confidence is {self.confidence}; it is a probability such as 0.95")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"search.precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
+        check_choice(self, [*SEARCHERS, AUTO], "searcher", prefix="search.")
+        counts = ("trials", "population", "parents", "race_keep", "images", "batch_size")
+        check_at_least(self, 1, *counts, prefix="search.")
+        check_at_least(self, 0, "placements", "baseline", "auto_minutes", prefix="search.")
+        check_share(self, "mutation", prefix="search.")
+        check_share(self, "confidence", prefix="search.", zero=False, one=False)
+        check_choice(self, PRECISIONS, "precision", prefix="search.")
         if self.memory is not None:
             parse_quantity(self.memory)
         if self.race and self.searcher != "exhaustive":
@@ -214,15 +205,11 @@ class RankConfig(RunConfig):
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
-        if self.archs < 3:
-            raise ValueError(f"archs is {self.archs}; fewer than 3 have no order to speak of")
-        if self.cost not in COSTS:
-            raise ValueError(f"cost is {self.cost!r}; use one of {', '.join(COSTS)}")
+        check_at_least(self, 3, "archs", why="fewer have no order to speak of")
+        check_at_least(self, 0, "placements", "jobs")
+        check_choice(self, COSTS, "cost")
         if self.cost == "equal" and (not self.flops or self.flops.strip().endswith("..")):
             raise ValueError("cost=equal needs the FLOPs that all shall have: --flops 1.3G, or a narrow band")
-        for key in ("placements", "jobs"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key} is {getattr(self, key)}; use 0 or more")
 
 
 @dataclass
@@ -250,5 +237,4 @@ class PickConfig:
     json: bool = False
 
     def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ValueError(f"top is {self.top}; it must be at least 1")
+        check_at_least(self, 1, "top")

@@ -21,10 +21,10 @@ import numpy as np
 
 from psvit.arch import BASIC, SHARING, Architecture, NetworkSpec
 from psvit.archfile import parse_network, require, require_object
-from psvit.cost import Band, format_duration
 from psvit.run.files import write_text
 from psvit.run.folder import differences
 from psvit.supernet.space import Additive, SearchSpace
+from psvit.units import Band, format_duration
 
 FORMAT, VERSION = "psvit-latency", 1
 _GOOD = 0.05  # mean error on a machine that does nothing else

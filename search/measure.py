@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from psvit.arch import Architecture, NetworkSpec
-from psvit.cost import format_duration, layer_cost
+from psvit.cost import layer_cost
 from psvit.engine.device import autocast, pick_device
 from psvit.model import PSViT
 from psvit.run.random import numpy_rng
@@ -23,6 +23,7 @@ from psvit.search.latency import Conditions, LatencyTable, design, load_latency,
 from psvit.supernet.checkpoint import TrainedSupernet
 from psvit.supernet.space import SearchSpace
 from psvit.supernet.supernet import Supernet
+from psvit.units import format_duration
 from psvit.zoo import SPACES
 
 CHECKED = 30  # random networks that the table is checked against

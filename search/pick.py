@@ -18,7 +18,6 @@ import pandas as pd
 import psvit
 from psvit.arch import BASIC, SHARING, Architecture, CellPath
 from psvit.archfile import ArchFile, parse_network, save_arch
-from psvit.cost import Band, format_duration, format_quantity
 from psvit.run.folder import differences
 from psvit.search.budget import Budget
 from psvit.search.config import PickConfig
@@ -26,6 +25,7 @@ from psvit.search.history import COLUMNS
 from psvit.search.latency import LatencyTable, load_latency
 from psvit.search.trust import wilson
 from psvit.supernet.space import Additive, Limit, SearchSpace, Subspace, budget_text
+from psvit.units import Band, format_duration, format_quantity
 
 _SAME = ("supernet_sha256", "space", "search_split", "placements")  # what makes scores comparable
 _KNOWN = (*_SAME, "budget", "seed", "searcher")

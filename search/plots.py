@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from psvit.cost import Band
-from psvit.draw import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, save_figure
+from psvit.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, save_figure
 from psvit.search.front import pareto_front
+from psvit.units import Band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

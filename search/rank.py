@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 import psvit
 from psvit.arch import Architecture
-from psvit.cost import Band, format_quantity
 from psvit.engine.config import Recipe
 from psvit.run.files import write_text
 from psvit.run.folder import RunFolder
@@ -34,6 +33,7 @@ from psvit.search.history import History, Trial
 from psvit.search.plots import draw_rank
 from psvit.search.trust import CONFIDENCE, EQUAL_COST
 from psvit.supernet.space import SearchSpace, Subspace
+from psvit.units import Band, format_quantity
 
 _PAIRS = ("inherited_top1", "inherited_loss", "standalone_top1", "standalone_loss")
 COLUMNS = ("layers", "flops", "params", *_PAIRS, "seed", "epochs")

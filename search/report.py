@@ -18,7 +18,7 @@ import pandas as pd
 import psvit
 from psvit.arch import LAYER_NAMES, NetworkSpec
 from psvit.archfile import parse_network
-from psvit.cost import Band, format_duration, format_quantity, network_cost
+from psvit.cost import network_cost
 from psvit.inspect import parts
 from psvit.run.files import sha256, write_text
 from psvit.run.folder import recorded_command
@@ -29,6 +29,7 @@ from psvit.search.latency import Conditions, LatencyTable, load_latency
 from psvit.search.rank import summary
 from psvit.search.trust import EQUAL_COST, RESAMPLES, gain_over_random, wilson
 from psvit.supernet.space import ANY, SearchSpace
+from psvit.units import Band, format_duration, format_quantity
 
 TOP, FRONT, FAILED = 20, 30, 20  # rows that are shown of the best, of the front and of what failed
 _FEW = 10  # images a class: with fewer, one image is a tenth of a class's accuracy

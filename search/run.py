@@ -14,7 +14,6 @@ import torch
 import psvit
 from psvit.arch import Architecture, CellPath
 from psvit.archfile import ArchFile, save_arch
-from psvit.cost import Band, format_quantity, parse_quantity
 from psvit.data.data import Data, open_data
 from psvit.data.pixels import Pixels
 from psvit.draw import draw_architecture
@@ -40,6 +39,7 @@ from psvit.search.report import report
 from psvit.search.searchers import AUTO, SEARCHERS
 from psvit.search.trust import EQUAL_COST, gain_over_random, top_table
 from psvit.supernet.checkpoint import TrainedSupernet
+from psvit.units import Band, format_quantity, parse_quantity
 
 _TOP = 20  # best architectures whose scores are compared closely
 _NAMED = 10  # architectures without a score that are named

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from psvit.arch import Architecture, NetworkSpec
@@ -18,9 +19,9 @@ from psvit.data.data import Data, open_data
 from psvit.data.pixels import Pixels
 from psvit.engine.config import Recipe
 from psvit.engine.device import free_memory
-from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
-from psvit.engine.loop import classification_loss, train
+from psvit.engine.loop import Task, classification_loss, train
+from psvit.engine.runtime import Runtime
 from psvit.engine.scoring import Score, score_all
 from psvit.model import PSViT
 from psvit.run.files import write_text
@@ -108,23 +109,18 @@ def train_alone(task: Standalone) -> int:
     data = open_data(task.data)
     torch.manual_seed(seed_of(task.seed, "weights"))
     network = PSViT(spec, task.architecture, recipe.drop_path)
-    feed = Feed(data, "train", spec.image_size, recipe, task.seed, Processes(), device)
+    runtime = Runtime(task.seed, device)
+    feed = Feed(data, "train", spec.image_size, recipe, runtime)
     identity = {"command": "rank", "network": asdict(spec), "architecture": str(task.architecture)}
+
+    def loss(model: nn.Module, images: Tensor, targets: Tensor, step: int, micro: int) -> Tensor:
+        return classification_loss(model(images), targets, recipe)
+
     asked = {**identity, "search_split": data.split_record(), "recipe": asdict(recipe), "seed": task.seed}
     try:
         # several networks at once would write their progress over each other's
         with RunFolder(task.folder, asked) as run, open(run.path / "log.txt", "a") as log, redirect_stderr(log):
-            trained = train(
-                network,
-                recipe=recipe,
-                seed=task.seed,
-                device=device,
-                processes=Processes(),
-                run=run,
-                identity=identity,
-                feed=feed,
-                loss=lambda model, images, targets, step, micro: classification_loss(model(images), targets, recipe),
-            )
+            trained = train(network, recipe, Task(feed, loss, identity), runtime, run)
             final = (trained.ema or trained.model).eval()
             held_out = data.eval_batches("search", spec.image_size, recipe.batch_size)
             (score,) = score_all([final], held_out, device, recipe.precision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from psvit.arch import NetworkSpec, parse_image_size
+from psvit.checks import check_at_least, check_choice
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe, TrainConfig
 from psvit.supernet.sampling import make_sampler
@@ -45,8 +46,7 @@ class SpaceConfig:
     cells: int = 6
 
     def __post_init__(self) -> None:
-        if self.cells < 1:
-            raise ValueError(f"space.cells is {self.cells}; a stage needs at least one cell")
+        check_at_least(self, 1, "cells", prefix="space.")
 
     @classmethod
     def of(cls, spec: NetworkSpec, cells: int = 6) -> SpaceConfig:
@@ -102,10 +102,8 @@ class SupernetPart:
     weights: str = "separate"
 
     def __post_init__(self) -> None:
-        if self.paths not in PATHS:
-            raise ValueError(f"paths is {self.paths!r}; use one of {', '.join(PATHS)}")
-        if self.weights not in WEIGHTS:
-            raise ValueError(f"weights is {self.weights!r}; use one of {', '.join(WEIGHTS)}")
+        check_choice(self, PATHS, "paths")
+        check_choice(self, WEIGHTS, "weights")
         make_sampler(self.sampling, self.paths, stages=1, cells=1)
 
 
@@ -126,5 +124,4 @@ class TrainSupernetConfig(SupernetPart, TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.watch < 0:
-            raise ValueError(f"watch is {self.watch}; use 0 or more")
+        check_at_least(self, 0, "watch")

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from psvit.cost import Band
 from psvit.supernet.config import SpaceConfig
 from psvit.supernet.space import ANY, SearchSpace, Subspace, budget_text
+from psvit.units import Band
 from psvit.zoo import SPACES
 
 

@@ -73,9 +73,9 @@ class Routing:
     leave: Tensor | None
 
     @classmethod
-    def of(cls, codes: Codes, images: int) -> Routing:
-        """The routing for paths (rows, stages, cells), row r of which is of image r % ``images``."""
-        assert len(codes) % images == 0, f"{len(codes)} paths for {images} images"
+    def of(cls, codes: Codes, num_images: int) -> Routing:
+        """The routing for paths (rows, stages, cells), row r of which is of image r % ``num_images``."""
+        assert len(codes) % num_images == 0, f"{len(codes)} paths for {num_images} images"
         stages = [_Stage.of(codes[:, stage]) for stage in range(codes.shape[1])]
         orders = _orders(stages)
         places = [np.argsort(order) for order in orders]
@@ -93,7 +93,7 @@ class Routing:
         ]
         return cls(
             len(codes),
-            None if len(codes) == images and _still(orders[0]) else torch.from_numpy(orders[0] % images),
+            None if len(codes) == num_images and _still(orders[0]) else torch.from_numpy(orders[0] % num_images),
             tuple(tuple(cells[first : first + codes.shape[2]]) for first in range(0, len(cells), codes.shape[2])),
             _unless_still(places[-1]),
         )

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from psvit.arch import BASIC, IDENTITY, SHARING, Architecture, CellPath, NetworkSpec
-from psvit.cost import Band, Cost, fixed_cost, format_quantity, layer_cost, network_cost
+from psvit.cost import Cost, fixed_cost, layer_cost, network_cost
+from psvit.units import Band, format_quantity
 
 ANY = Band()  # an amount that no budget binds
 _MOST_CLASSES = 10**7  # 80 MB for each number that a class has

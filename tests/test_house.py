@@ -72,7 +72,8 @@ def test_the_table_of_packages_and_the_links_are_the_tree() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *("psvit", "psvit.arch", "psvit.cost", "psvit.zoo", "psvit.archfile", "psvit.draw", "psvit.inspect"),
+        *("psvit", "psvit.arch", "psvit.cost", "psvit.units", "psvit.zoo", "psvit.archfile", "psvit.figures"),
+        *("psvit.checks", "psvit.draw", "psvit.inspect", "psvit.supernet.inherit"),
         *("psvit.supernet.space", "psvit.supernet.describe", "psvit.search.evolution", "psvit.search.random_search"),
         *("psvit.search.loop", "psvit.search.nsga2", "psvit.search.exhaustive", "psvit.search.racing"),
         *("psvit.search.tree", "psvit.search.front", "psvit.search.pick", "psvit.search.trust", "psvit.search.report"),

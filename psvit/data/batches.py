@@ -9,7 +9,7 @@ not depend on the number of workers.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
@@ -18,16 +18,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from psvit.data.datasets import Images
-from psvit.data.plan import Part, Plan
+from psvit.data.config import DataConfig
+from psvit.data.images import Images
+from psvit.data.loading import Batch, Decode, ahead_on_gpu, load
+from psvit.data.plan import ALL, Part, Plan, Share
 from psvit.data.splits import Integers
 from psvit.data.transforms import Size, TrainTransform, mix
 from psvit.run.random import numpy_rng, seed_of
 
-Batch = tuple[Tensor, Tensor]
-Decode = Callable[[list[Tensor]], list[Tensor]]
-"""JPEG files, uint8 (bytes,) each, to RGB, uint8 (3, height, width) each; RuntimeError if it cannot do any of them."""
-
+CPU = torch.device("cpu")
 CHUNK_BYTES = 2**23  # of uint8 pixels that a worker sends at once: 55 images of 224 px
 REPLACEMENTS = 100  # broken images in a row after which there is no point in trying another one
 
@@ -77,19 +76,17 @@ class Chunk(NamedTuple):
     corrupt: list[CorruptImage]
 
 
-def chunk_keys(
-    plan: Plan, seed: int, image_size: Size, steps: range, accumulate: int, rank: int, world: int
-) -> Iterator[Key]:
-    """The chunks of a process's micro-batches. The main process draws these: a permutation an epoch, no more.
+def chunk_keys(plan: Plan, steps: range, share: Share, image_size: Size) -> Iterator[Key]:
+    """The chunks of a process's micro-batches. The main process draws these: a permutation per epoch, no more.
 
     A chunk is large enough that sending it costs little, and small enough for the memory that all chunks under way
     take, and for the wait for a run's first batch, which all workers load together.
     """
     most = max(16, CHUNK_BYTES // (3 * image_size[0] * image_size[1]))
     for step in steps:
-        for micro in range(accumulate):
-            images, versions, epoch = plan.part(step, rank * accumulate + micro, world * accumulate)
-            mix_seed = seed_of(seed, "mix", step, micro, rank)
+        for micro in range(share.accumulate):
+            images, versions, epoch = plan.part(step, micro, share)
+            mix_seed = seed_of(plan.seed, "mix", step, micro, share.rank)
             for start in range(0, len(images), most):
                 end = start + most
                 yield Key(Part(images[start:end], versions[start:end], epoch), end >= len(images), mix_seed)
@@ -277,3 +274,57 @@ class BatchAssembler:
                     f"{self.corrupt_limit}; the last: {reason}"
                 )
             print(f"skipped, broken image {len(self._corrupt)}: {reason}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The images of a split as a training takes them, in steps.
+
+    Step t is the (t % steps_per_epoch)-th slice of an order that is drawn for its epoch, t // steps_per_epoch. The
+    order is a function of (seed, epoch), what becomes of an image of (seed, epoch, image) and, with repeated
+    augmentation, of which version of the image it is: it matters neither where a run starts, nor how many workers load,
+    nor into how many parts a step is cut. Mixup and cutmix are a function of (seed, step, micro-batch, rank) and mix
+    images of one micro-batch: an image's partner does depend on how the step is cut.
+
+    Attributes:
+        images: the collection that the split is a part of.
+        plan: which images each step is made of.
+        transform: how they are augmented.
+        classes: number of classes.
+        config: how they are loaded: ``workers``, ``corrupt`` and ``corrupt_limit``.
+    """
+
+    images: Images
+    plan: Plan
+    transform: TrainTransform
+    classes: int
+    config: DataConfig
+
+    def batches(
+        self, steps: range, share: Share = ALL, device: torch.device = CPU, decode: Decode | None = None
+    ) -> Iterator[Batch]:
+        """The micro-batches of a process, those of a step one after the other.
+
+        Args:
+            steps: whose; a run may start at any step.
+            share: what the process takes of each of them.
+            device: of the batches, and where images are augmented; on a GPU one batch is made ahead, beside the step.
+            decode: decodes JPEGs to the device; None leaves it to the workers.
+
+        Yields:
+            Images, float32 (b, 3, *size), and labels, int64 (b,), or targets, float32 (b, classes), if mixed.
+
+        Raises:
+            ValueError: a micro-batch would get no image; an image cannot be read, or more than ``data.corrupt_limit``
+                where they are skipped.
+        """
+        self.plan.check(share)
+        images, transform = self.images, self.transform
+        on_gpu, skip = device.type == "cuda", self.config.corrupt == "skip"
+        encoded = decode is not None and images.aspects is None and not transform.warps(images.size)
+        augment = not (on_gpu or encoded)
+        source = Source(images, self.plan.indices, transform, self.plan.seed, skip, encoded, augment)
+        assemble = BatchAssembler(source, self.classes, device, decode, self.config.corrupt_limit)
+        keys = chunk_keys(self.plan, steps, share, images.size or transform.size)
+        chunks = load(source, keys, self.config.workers, pin=on_gpu, ahead=4)  # chunks are small
+        return ahead_on_gpu(chunks, assemble, device) if on_gpu else assemble(chunks)

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from psvit.checks import check_above, check_at_least, check_between, check_choice, check_share
+
+CORRUPT = ("fail", "skip")
+DECODE = ("auto", "cpu", "gpu")
+STORES = ("jpeg", "raw")
+
 
 @dataclass
 class DataConfig:
@@ -36,17 +42,10 @@ class DataConfig:
     decode: str = "auto"
 
     def __post_init__(self) -> None:
-        for key in ("search_fraction", "test_fraction"):
-            if not 0 < getattr(self, key) < 1:
-                raise ValueError(f"data.{key} is {getattr(self, key)}; it is a share between 0 and 1")
-        if self.workers < 0:
-            raise ValueError(f"data.workers is {self.workers}; use 0 or more")
-        if self.corrupt not in ("fail", "skip"):
-            raise ValueError(f"data.corrupt is {self.corrupt!r}; use fail or skip")
-        if self.corrupt_limit < 0:
-            raise ValueError(f"data.corrupt_limit is {self.corrupt_limit}; use 0 or more")
-        if self.decode not in ("auto", "cpu", "gpu"):
-            raise ValueError(f"data.decode is {self.decode!r}; use auto, cpu or gpu")
+        check_share(self, "search_fraction", "test_fraction", prefix="data.", zero=False, one=False)
+        check_at_least(self, 0, "workers", "corrupt_limit", prefix="data.")
+        check_choice(self, CORRUPT, "corrupt", prefix="data.")
+        check_choice(self, DECODE, "decode", prefix="data.")
 
 
 @dataclass
@@ -87,19 +86,15 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         for key in ("crop_scale", "crop_ratio"):
+            check_above(self, 0, key, prefix="augment.")
             low_high = getattr(self, key)
-            if len(low_high) != 2 or not 0 < low_high[0] <= low_high[1]:
-                raise ValueError(f"augment.{key} is {low_high}; give the smallest and the largest, both above 0")
-        for key in ("flip", "erasing", "mix_probability", "randaugment_probability"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"augment.{key} is {getattr(self, key)}; it is a probability between 0 and 1")
-        for key in ("rotate", "color_jitter", "randaugment_ops", "randaugment_std", "mixup", "cutmix"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"augment.{key} is {getattr(self, key)}; use 0 to switch it off, or more")
-        if not 0 <= self.randaugment_magnitude <= 30:
-            raise ValueError(f"augment.randaugment_magnitude is {self.randaugment_magnitude}; use 0 to 30")
-        if self.repeats < 1:
-            raise ValueError(f"augment.repeats is {self.repeats}; use 1, or more for repeated augmentation")
+            if len(low_high) != 2 or low_high[0] > low_high[1]:
+                raise ValueError(f"augment.{key} is {low_high}; give the smallest and the largest")
+        check_share(self, "flip", "erasing", "mix_probability", "randaugment_probability", prefix="augment.")
+        strengths = ("rotate", "color_jitter", "randaugment_ops", "randaugment_std", "mixup", "cutmix")
+        check_at_least(self, 0, *strengths, prefix="augment.", why="0 switches it off")
+        check_between(self, 0, 30, "randaugment_magnitude", prefix="augment.")
+        check_at_least(self, 1, "repeats", prefix="augment.", why="more than 1 is repeated augmentation")
 
 
 @dataclass
@@ -125,11 +120,7 @@ class PrepareConfig:
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size is {self.size}; it is the pixels of a side, such as 256")
-        if self.store not in ("jpeg", "raw"):
-            raise ValueError(f"store is {self.store!r}; use jpeg or raw")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality is {self.quality}; use 1 to 100")
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers is {self.workers}; use 0 or more, or null for one a core")
+        check_at_least(self, 1, "size")
+        check_choice(self, STORES, "store")
+        check_between(self, 1, 100, "quality")
+        check_at_least(self, 0, "workers")

@@ -14,16 +14,16 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from psvit.arch import parse_image_size
-from psvit.data.batches import Batch, BatchAssembler, Decode, Source, chunk_keys
+from psvit.data.batches import TrainingSet
 from psvit.data.config import AugmentConfig, DataConfig
-from psvit.data.datasets import Dataset, Images, open_dataset
-from psvit.data.loading import ahead_on_gpu, load
+from psvit.data.datasets import open_dataset
+from psvit.data.images import Dataset, Images
+from psvit.data.loading import Batch, load
 from psvit.data.plan import Plan
 from psvit.data.splits import Integers, stratified_split
 from psvit.data.transforms import EvalTransform, Normalize, TrainTransform
 
 SPLITS = ("train", "search", "train+search", "test")
-CPU = torch.device("cpu")
 
 
 def open_data(config: DataConfig) -> Data:
@@ -64,6 +64,11 @@ class Data:
         if self.config.image_size is not None:
             return parse_image_size(self.config.image_size)
         return self._dataset.image_size
+
+    @property
+    def photographs(self) -> bool:
+        """Whether its images are pictures whose margin may be cut off to look at the middle."""
+        return self._dataset.photographs
 
     @cached_property
     def _test(self) -> tuple[Images, Integers]:
@@ -130,62 +135,20 @@ class Data:
             "sha256": digest.hexdigest(),
         }
 
-    def steps_per_epoch(self, split: str, batch_size: int) -> int:
-        """Whole batches in a split; a batch larger than the split is the whole split."""
-        return max(1, self.size(split) // batch_size)
-
-    def plan(self, split: str, batch_size: int, seed: int, repeats: int = 1) -> Plan:
-        """Which images of a split the steps of a training are made of."""
-        return Plan(self._part(split)[1], batch_size, seed, repeats)
-
-    def train_batches(
-        self,
-        split: str,
-        image_size: tuple[int, int],
-        augment: AugmentConfig,
-        batch_size: int,
-        seed: int,
-        first_step: int,
-        last_step: int,
-        accumulate: int = 1,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device = CPU,
-        decode: Decode | None = None,
-    ) -> Iterator[Batch]:
-        """The micro-batches of the steps ``first_step`` up to, not including, ``last_step``.
-
-        Step t is the (t % steps_per_epoch)-th slice of an order drawn for its epoch, t // steps_per_epoch
-        (:class:`psvit.data.plan.Plan`). It is cut into ``world`` x ``accumulate`` parts whose sizes differ by one image
-        at most; each process gets ``accumulate`` of them, in a row, by its rank. The order is a function of (seed,
-        epoch), what becomes of an image of (seed, epoch, image) and, with repeated augmentation, of which version of
-        the image it is: it matters neither where a run starts, nor how many workers load, nor into how many parts a
-        step is cut. Mixup and cutmix are a function of (seed, step, micro-batch, rank) and mix images of one
-        micro-batch: an image's partner does depend on how the step is cut.
+    def training_set(
+        self, split: str, image_size: tuple[int, int], augment: AugmentConfig, batch_size: int, seed: int
+    ) -> TrainingSet:
+        """A split as a training takes it.
 
         Args:
-            batch_size: images a step, over all processes and micro-batches.
-            device: of the batches, and where images are varied; on a GPU one batch is made ahead, beside the step.
-            decode: decodes JPEGs to the device; None leaves it to the workers.
-
-        Yields:
-            Images, float32 (b, 3, *image_size), and labels, int64 (b,), or targets, float32 (b, classes), if mixed.
-
-        Raises:
-            ValueError: a process or micro-batch would get no image; an image cannot be read, or more than
-                ``data.corrupt_limit`` where they are skipped.
+            image_size: (height, width) of the batches.
+            batch_size: images per step, over all processes and micro-batches; more than there are means all of them.
+            seed: of the order of the images and of all that is random about each.
         """
         images, indices = self._part(split)
-        plan = self.plan(split, batch_size, seed, augment.repeats)
-        plan.check_parts(world, accumulate)
+        plan = Plan(indices, batch_size, seed, augment.repeats)
         transform = TrainTransform(image_size, augment, self.normalize)
-        on_gpu, skip = device.type == "cuda", self.config.corrupt == "skip"
-        encoded = decode is not None and images.aspects is None and not transform.warps(images.size)
-        source = Source(images, indices, transform, seed, skip, encoded, augment=not (on_gpu or encoded))
-        assemble = BatchAssembler(source, self.classes, device, decode, self.config.corrupt_limit)
-        keys = chunk_keys(plan, seed, images.size or image_size, range(first_step, last_step), accumulate, rank, world)
-        chunks = load(source, keys, self.config.workers, pin=on_gpu, ahead=4)  # chunks are small
-        return ahead_on_gpu(chunks, assemble, device) if on_gpu else assemble(chunks)
+        return TrainingSet(images, plan, transform, self.classes, self.config)
 
     def eval_batches(self, split: str, image_size: tuple[int, int], batch_size: int) -> Iterator[Batch]:
         """All images of a split, in order and nothing random: float32 (b, 3, *image_size) and int64 (b,).

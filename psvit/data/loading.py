@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from psvit.data.batches import Batch, Decode
-
 T = TypeVar("T")
+Batch = tuple[Tensor, Tensor]
+"""Images (b, 3, height, width) and what is to be learned of them, on the device that they are wanted on."""
+Decode = Callable[[list[Tensor]], list[Tensor]]
+"""JPEG files, uint8 (bytes,) each, to RGB, uint8 (3, height, width) each; RuntimeError if it cannot do any of them."""
 
 
 def load(

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from psvit.data.batches import Batch
 from psvit.data.data import Data
+from psvit.data.loading import Batch
 from psvit.data.splits import Integers
 from psvit.run.random import numpy_rng
 
@@ -25,7 +25,7 @@ class Pixels:
     Args:
         split: of the images, such as ``search``.
         size: (height, width) that they are resized to.
-        images: how many of them; the beginning of the order. None takes all.
+        num_images: how many of them; the beginning of the order. None takes all.
         seed: of the order.
         folder: of the file that holds what is too large for the memory.
         keep_bytes: what is too large.
@@ -36,14 +36,15 @@ class Pixels:
         data: Data,
         split: str,
         size: tuple[int, int],
-        images: int | None,
+        num_images: int | None,
         seed: int,
         folder: Path | None = None,
+        *,
         keep_bytes: int = KEEP_BYTES,
     ) -> None:
         self._data, self._split, self._size = data, split, size
         labels = data.labels(split)
-        self.order = stratified_order(labels, seed)[:images]
+        self.order = stratified_order(labels, seed)[:num_images]
         self.labels = labels[self.order]
         shape = (len(self.order), 3, *size)
         if np.prod(shape) <= keep_bytes:

@@ -7,28 +7,22 @@ A cache is a folder that ``psvit-search prepare-data`` makes:
     train-00000.bin     the images themselves, a shard of about 256 MB; train-00001.bin, ...
     test.npz, test-00000.bin, ...    of the source's own test split, where it has one
 
-An image is a JPEG, or uint8 (3, size, size) as it lies in memory.
+An image is a JPEG, or uint8 (3, size, size) as it lies in memory. Here is what these files hold, and how they are
+checked; ``packed.py`` reads the images.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from psvit.data.datasets import Dataset, Images, Need, decode_image, plain_jpeg
 from psvit.data.splits import Integers
 from psvit.run.files import sha256
 
@@ -36,7 +30,6 @@ FORMAT, VERSION = "psvit-cache", 1
 INDEX = "index.json"
 SPLITS = ("train", "test")
 _AGAIN = "the prepare-data command that made the cache, given once more, makes them again"
-OPEN_FILES = 128  # that a process keeps open; a large cache has more shards than a process may open files
 
 
 class Described(NamedTuple):
@@ -183,33 +176,6 @@ def read_table(root: Path, split: str, described: Described) -> Table:
         return Table(**{name: arrays[name] for name in Table._fields})
 
 
-def open_packed(root: Path) -> Dataset:
-    """The dataset that a cache was made from, as the cache has it.
-
-    Raises:
-        ValueError: there is no cache, it is of a later version, or a file of it is missing, cut off or too long.
-    """
-    index = read_index(root)
-    torn = torn_shards(root, index)
-    if torn:
-        raise ValueError(f"shards of {root} are missing or cut off: {_some(torn)}; {_AGAIN}")
-
-    def part(split: str) -> Images:
-        table = read_table(root, split, index.tables[split])
-        shards = ShardFiles([root / shard_name(split, number) for number in range(len(index.shards[split]))])
-        return PackedImages(shards, table, raw=index.settings["store"] == "raw")
-
-    return Dataset(
-        index.class_names,
-        part("train"),
-        (lambda: part("test")) if "test" in index.tables else None,
-        index.image_size,
-        index.mean,
-        index.std,
-        index.photographs,
-    )
-
-
 def torn_shards(root: Path, index: Index) -> list[str]:
     """Names of the shards that are missing or not of the size that index.json gives."""
 
@@ -217,6 +183,17 @@ def torn_shards(root: Path, index: Index) -> list[str]:
         return path.stat().st_size if path.is_file() else -1
 
     return [name for name, file in index.files() if name.endswith(".bin") and size(root / name) != file.bytes]
+
+
+def check_shards(root: Path, index: Index) -> None:
+    """Refuse a cache without all of its shards; their contents are not looked at.
+
+    Raises:
+        ValueError: shards are missing, cut off or too long.
+    """
+    torn = torn_shards(root, index)
+    if torn:
+        raise ValueError(f"shards of {root} are missing or cut off: {_some(torn)}; {_AGAIN}")
 
 
 def verify(root: Path, threads: int, advance: Callable[[int], None] | None = None) -> str:
@@ -252,115 +229,3 @@ def verify(root: Path, threads: int, advance: Callable[[int], None] | None = Non
 
 def _some(names: Sequence[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class ShardFiles:
-    """Files that are read at any place, by any number of processes and threads; each process opens its own.
-
-    Raises:
-        ValueError: of ``read``; a file cannot be read, or ends before the place that is asked for.
-    """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-        self._open: dict[int, _Descriptor] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self.paths, "_open": {}}  # what goes to another process opens files of its own
-
-    def read(self, number: int, offset: int, length: int) -> NDArray[np.uint8]:
-        """``length`` bytes of a file, from ``offset`` on, in memory of their own."""
-        content = np.empty(length, np.uint8)
-        try:
-            file = self._file(number)
-            got = os.preadv(file.descriptor, [content.data], offset)  # moves no position that others share
-        except OSError as error:
-            raise ValueError(f"cannot read {self.paths[number]}: {error.strerror}") from error
-        if got != length:
-            raise ValueError(f"{self.paths[number]} is cut off at byte {offset + got}")
-        return content
-
-    def _file(self, number: int) -> _Descriptor:
-        file = self._open.get(number)
-        if file is None:
-            file = _Descriptor(self.paths[number])
-            self._open[number] = file
-            if len(self._open) > OPEN_FILES:
-                # closed when no thread reads from it any more; another thread may have dropped the same one
-                self._open.pop(list(self._open)[0], None)  # noqa: RUF015  (next(iter()) is not safe with threads)
-        return file
-
-
-class _Descriptor:
-    """An open file, closed when nobody refers to it any more."""
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-
-
-@dataclass(frozen=True)
-class PackedImages:
-    """The images of a split of a cache; every image is compared with its CRC32 when it is read."""
-
-    files: ShardFiles
-    table: Table
-    raw: bool
-
-    @property
-    def labels(self) -> Integers:
-        return self.table.labels
-
-    @cached_property
-    def names(self) -> Sequence[str]:
-        return unpack_names(self.table.names)
-
-    @cached_property
-    def size(self) -> tuple[int, int] | None:
-        shapes = self.table.shapes
-        return (int(shapes[0, 0]), int(shapes[0, 1])) if (shapes == shapes[0]).all() else None
-
-    @property
-    def aspects(self) -> NDArray[np.float32] | None:
-        return self.table.aspects if self.raw else None
-
-    def read(self, index: int, need: Need | None = None) -> Tensor:
-        content = self._content(index)
-        if self.raw:
-            height, width = self.table.shapes[index].tolist()
-            return torch.from_numpy(content).view(3, height, width)
-        return decode_image(BytesIO(content.data), f"{index} of {self._shard(index)}", need)
-
-    def encoded(self, index: int) -> bytes | None:
-        if self.raw:
-            return None
-        try:
-            return plain_jpeg(self._content(index).tobytes())
-        except ValueError:
-            return None
-
-    def _shard(self, index: int) -> Path:
-        return self.files.paths[self.table.shard[index]]
-
-    def _content(self, index: int) -> NDArray[np.uint8]:
-        table = self.table
-        try:
-            content = self.files.read(int(table.shard[index]), int(table.offset[index]), int(table.length[index]))
-            if zlib.crc32(content.data) == table.crc32[index]:
-                return content
-            fault = f"{self._shard(index)} is damaged"
-        except ValueError as error:
-            fault = str(error)
-        root = self._shard(index).parent
-        raise ValueError(
-            f"{fault}, at image {self.names[index]}; psvit-search prepare-data --save {root} --verify lists all that "
-            "is damaged and says how to repair it"
-        )

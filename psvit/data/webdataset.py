@@ -4,7 +4,7 @@
 sample is the files of one name up to its first dot, one behind the other: ``0001.jpg`` (.jpeg, .png) and ``0001.cls``,
 the number of its class as text. Other files of a sample, such as ``0001.json``, are left alone. Names of the classes
 are the lines of ``classes.txt``, if there is one. All headers are read when the shards are opened; a packed cache
-(``store.py``) opens at once and takes what is read here.
+(``packed.py``) opens at once and takes what is read here.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from psvit.data.datasets import Dataset, Images, Need, decode_image, plain_jpeg
+from psvit.data.decode import Need, decode_image, plain_jpeg
+from psvit.data.images import Dataset, Images
 from psvit.data.loading import load
+from psvit.data.shards import ShardFiles
 from psvit.data.splits import Integers
-from psvit.data.store import ShardFiles, cores, pack_names, unpack_names
+from psvit.data.store import pack_names, unpack_names
+from psvit.run.jobs import cores
 
 CLASSES = "classes.txt"
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png")

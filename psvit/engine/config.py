@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from psvit.checks import check_above, check_at_least, check_choice, check_share
 from psvit.data.config import AugmentConfig
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -51,22 +52,18 @@ class LoopRecipe:
     checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"recipe.{key} is {getattr(self, key)}; it must be at least 1")
-        if self.checkpoint_every is not None and self.checkpoint_every < 1:
-            raise ValueError(f"recipe.checkpoint_every is {self.checkpoint_every}; use 1 or more, or null")
-        if self.lr <= 0 or self.min_lr < 0:
-            raise ValueError(f"recipe.lr is {self.lr} and recipe.min_lr {self.min_lr}; lr must be above 0")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"recipe.ema_decay is {self.ema_decay}; it must lie between 0 and 1")
-        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            raise ValueError(f"recipe.layer_decay is {self.layer_decay}; it is a factor such as 0.75, or null")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"recipe.precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
         self.compile = str(self.compile).lower()  # YAML reads true and false as what they are
-        if self.compile not in COMPILE:
-            raise ValueError(f"recipe.compile is {self.compile!r}; use one of {', '.join(COMPILE)}")
+        check_at_least(self, 1, "epochs", "batch_size", "accumulate", "checkpoint_every", prefix="recipe.")
+        check_above(self, 0, "lr", "clip_norm", prefix="recipe.")
+        check_at_least(self, 0, "min_lr", "warmup_epochs", "decay_epochs", "weight_decay", prefix="recipe.")
+        check_share(self, "layer_decay", prefix="recipe.", zero=False)
+        check_share(self, "ema_decay", prefix="recipe.", zero=False, one=False)
+        check_choice(self, PRECISIONS, "precision", prefix="recipe.")
+        check_choice(self, COMPILE, "compile", prefix="recipe.")
+
+    def compiles_on(self, device: str) -> bool:
+        """Whether layers are compiled on a device: ``cpu`` or ``cuda``."""
+        return self.compile == "true" or (self.compile == "auto" and device == "cuda")
 
 
 @dataclass
@@ -85,8 +82,7 @@ class Recipe(LoopRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.drop_path < 1 or not 0 <= self.label_smoothing < 1:
-            raise ValueError("recipe.drop_path and recipe.label_smoothing must lie in [0, 1)")
+        check_share(self, "label_smoothing", "drop_path", prefix="recipe.", one=False)
 
 
 @dataclass

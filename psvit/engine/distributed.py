@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from psvit.data.plan import Share
 from psvit.run.folder import differences
 
 
@@ -45,6 +46,10 @@ class Processes:
     def main(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
+
+    def share(self, accumulate: int = 1) -> Share:
+        """What this process takes of each step, in so many micro-batches."""
+        return Share(self.rank, self.world, accumulate)
 
     @contextmanager
     def group(self, device: torch.device, settings: dict[str, Any]) -> Iterator[None]:

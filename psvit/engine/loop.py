@@ -24,12 +24,12 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from psvit.engine.checkpoint import load_checkpoint, save_checkpoint
 from psvit.engine.config import LoopRecipe, Recipe
-from psvit.engine.device import PendingHostCopy, autocast, check_compiler, matmul_peak, peak_memory
-from psvit.engine.distributed import Processes
+from psvit.engine.device import PendingHostCopy, autocast, check_compiler, matmul_peak
 from psvit.engine.metrics import TIMED, Metrics
 from psvit.engine.optim import MovingAverage, adamw, learning_rate
 from psvit.engine.profile import Profiler
 from psvit.engine.progress import Progress
+from psvit.engine.runtime import Runtime
 from psvit.run.folder import RunFolder, differences
 from psvit.run.random import seed_of
 from psvit.run.signals import Stopped, StopSignals
@@ -42,7 +42,7 @@ class Batches(Protocol):
     """What feeds a training, as :class:`psvit.engine.feed.Feed` does.
 
     Attributes:
-        steps_per_epoch: optimiser steps an epoch.
+        steps_per_epoch: optimiser steps per epoch.
         batch_size: images of a whole step, over all processes and micro-batches.
     """
 
@@ -85,90 +85,86 @@ class Trained:
     steps: int
 
 
-def train(
-    model: nn.Module,
-    *,
-    recipe: LoopRecipe,
-    seed: int,
-    device: torch.device,
-    processes: Processes,
-    run: RunFolder,
-    identity: dict[str, Any],
-    feed: Batches,
-    loss: LossOf,
-    validate: Validate | None = None,
-    flops: float | None = None,
-    partial: bool = False,
-    profile: bool = False,
-) -> Trained:
-    """Train ``model`` in place by ``recipe``; go on from ``checkpoint.pt`` where the run folder has one.
+@dataclass(frozen=True)
+class Task:
+    """What a network is trained to do.
 
-    Args:
-        model: what is trained; every process holds the same weights.
-        seed: of drop path and whatever else a forward pass draws from torch's generators.
-        run: the folder of ``checkpoint.pt`` and ``metrics.csv``, entered.
-        identity: plain values that a checkpoint must agree with to be gone on from, such as the space's name.
-        feed: this process's micro-batches, on ``device``.
+    Attributes:
+        feed: this process's micro-batches, on the run's device.
         loss: ``loss(model, images, targets, step, micro_batch)`` gives the mean loss of a micro-batch, a float32
             scalar; it runs inside autocast. It must call the model it is given, which with several processes wraps the
-            one above, and call it once. Gradients are those of the mean over all images of a step, however it is cut.
+            trained one, and call it once. Gradients are those of the mean over all images of a step, however it is cut.
+        identity: plain values that a checkpoint must agree with to be continued, such as the space's name.
         validate: ``validate(model, epoch)`` after each epoch (from 1) gives numbers for its row of ``metrics.csv``,
             the same keys each time; for the moving average of the weights it is called again, and the keys start
             with ``ema_``. Every process calls it; the main process's numbers are written.
         flops: mean multiply-adds of an image's forward pass, from which the utilisation is computed.
         partial: whether a step may leave parameters without gradient, as a supernet's do.
-        profile: trace a few steps with torch's profiler.
+    """
+
+    feed: Batches
+    loss: LossOf
+    identity: dict[str, Any]
+    validate: Validate | None = None
+    flops: float | None = None
+    partial: bool = False
+
+
+def train(model: nn.Module, recipe: LoopRecipe, task: Task, runtime: Runtime, run: RunFolder) -> Trained:
+    """Train ``model`` in place by ``recipe``; resume from ``checkpoint.pt`` where the run folder has one.
+
+    Args:
+        model: every process holds the same weights.
+        run: the folder of ``checkpoint.pt`` and ``metrics.csv``, entered.
 
     Raises:
         ValueError: the checkpoint is damaged or of another run, the loss is not finite, or the disk is full.
         Stopped: Ctrl-C or SIGTERM came; the checkpoint is saved.
     """
-    steps_per_epoch = feed.steps_per_epoch
-    total = recipe.epochs * steps_per_epoch
-    identity = {**identity, "seed": seed, "epochs": recipe.epochs, "steps_per_epoch": steps_per_epoch}
-    checkpoint = run.path / "checkpoint.pt"
-    trainer = _Trainer(model, recipe, seed, device, processes, feed, partial)
-    if checkpoint.exists():
-        trainer.load(checkpoint, identity)
+    trainer = _Trainer(model, recipe, task, runtime, run.path / "checkpoint.pt")
+    trainer.resume()
     if trainer.epoch == recipe.epochs:
         return trainer.trained()
-
-    bound = None
-    if flops and processes.main:  # forward and backward are three times a forward pass, a multiply-add is two FLOPs
-        bound = processes.world * matmul_peak(device, recipe.precision) / (3 * 2 * flops)
+    main, bound = runtime.processes.main, _speed_bound(task, recipe, runtime)
     columns = ["epoch", "step", "loss", "lr", *(name for name in TIMED if bound or name != "utilisation")]
-    stream = feed(trainer.step)
+    stream = task.feed(trainer.step)
     with (
         StopSignals() as signals,
-        Metrics(run.path, trainer.epoch, columns) if processes.main else nullcontext() as metrics,
-        Progress(trainer.step, total, recipe.epochs, lambda: peak_memory(device), processes.main, bound) as progress,
-        Profiler(run.path / "profile" if profile and processes.main else None, device) as profiler,
+        Metrics(run.path, trainer.epoch, columns) if main else nullcontext() as metrics,
+        Progress(trainer.step, trainer.steps, recipe.epochs, runtime.device, main, bound) as progress,
+        Profiler(run.path / "profile" if runtime.profile and main else None, runtime.device) as profiler,
     ):
         while trainer.epoch < recipe.epochs:
             trainer.network.train()
             progress.start_epoch(trainer.epoch + 1)
-            while trainer.step < (trainer.epoch + 1) * steps_per_epoch:
-                trainer.take_step(progress.waiting(islice(stream, recipe.accumulate)), loss, signals)
-                # an epoch's last step is saved before its validation, which may outlast the grace after a SIGTERM
-                due = trainer.step % (recipe.checkpoint_every or steps_per_epoch) == 0
-                stop = trainer.poll_reports(everything=due or trainer.step % steps_per_epoch == 0)
+            while trainer.step < (trainer.epoch + 1) * trainer.steps_per_epoch:
+                trainer.take_step(progress.waiting(islice(stream, recipe.accumulate)), signals)
+                stop = trainer.poll_reports(everything=trainer.save_is_due or trainer.epoch_is_over)
                 progress.advance(trainer.batch_size, trainer.loss, trainer.lr(trainer.step - 1))
                 profiler.step()
-                if processes.main and (due or stop):
-                    trainer.save(checkpoint, identity)
+                if trainer.save_is_due or stop:
+                    trainer.save()
                 if stop:
                     raise Stopped(
-                        f"stopped after step {trainer.step} of {total}, saved in {checkpoint}; the same command goes on"
+                        f"stopped after step {trainer.step} of {trainer.steps}, saved in {trainer.checkpoint}; "
+                        "the same command goes on"
                     )
-            row = {"epoch": trainer.epoch + 1, "step": trainer.step, "loss": trainer.loss_sum / steps_per_epoch}
-            row |= {"lr": trainer.lr(trainer.step - 1), **progress.numbers()}
-            row |= trainer.validate(validate) if validate else {}
+            row = {**trainer.numbers(), **progress.numbers(), **trainer.validate()}
             if metrics:
                 metrics.write(row)
-            trainer.epoch, trainer.loss_sum = trainer.epoch + 1, 0.0
-        if processes.main:
-            trainer.save(checkpoint, identity)
+            trainer.start_next_epoch()
+        trainer.save()
     return trainer.trained()
+
+
+def _speed_bound(task: Task, recipe: LoopRecipe, runtime: Runtime) -> float | None:
+    """Images a second at which all devices would do nothing but matrix products; None if unknown, or not wanted here.
+
+    Forward and backward pass are three times a forward pass, and a multiply-add is two FLOPs.
+    """
+    if not task.flops or not runtime.processes.main:
+        return None
+    return runtime.processes.world * matmul_peak(runtime.device, recipe.precision) / (3 * 2 * task.flops)
 
 
 class _Trainer:
@@ -179,48 +175,54 @@ class _Trainer:
     under way that were heard of, and ``loss`` of the last one.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        recipe: LoopRecipe,
-        seed: int,
-        device: torch.device,
-        processes: Processes,
-        feed: Batches,
-        partial: bool,
-    ) -> None:
+    def __init__(self, model: nn.Module, recipe: LoopRecipe, task: Task, runtime: Runtime, checkpoint: Path) -> None:
+        device = runtime.device
         self.model = model.to(device)
-        self.recipe, self.seed, self.device, self.processes = recipe, seed, device, processes
-        self.steps_per_epoch, self.batch_size = feed.steps_per_epoch, feed.batch_size
+        self.recipe, self.task, self.runtime, self.checkpoint = recipe, task, runtime, checkpoint
+        self.steps_per_epoch, self.batch_size = task.feed.steps_per_epoch, task.feed.batch_size
+        self.steps = recipe.epochs * self.steps_per_epoch
+        self.identity = {**task.identity, "seed": runtime.seed, "epochs": recipe.epochs}
+        self.identity["steps_per_epoch"] = self.steps_per_epoch
         self.optimiser = adamw(model, recipe.weight_decay, recipe.layer_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.ema = None if recipe.ema_decay is None else MovingAverage(model, recipe.ema_decay)
         self.step, self.epoch, self.loss_sum, self.loss = 0, 0, 0.0, math.nan
-        self.reports: deque[PendingHostCopy] = (
-            deque()
-        )  # of the steps that the host has not heard of: loss, faults, stops
+        # of the steps that the host has not heard of: loss, faults, stops
+        self.reports: deque[PendingHostCopy] = deque()
         self.faults = torch.zeros((), device=device)
         network: Any = model
         if recipe.checkpoint_activations:
             network.set_grad_checkpointing(True)
-        if recipe.compile == "true" or (recipe.compile == "auto" and device.type == "cuda"):
+        if recipe.compiles_on(device.type):
             check_compiler(device)
             getattr(network, "compile_layers", network.compile)()
         self.network: nn.Module = network
-        if processes.world > 1:
+        if runtime.processes.world > 1:
             # To find unused parameters costs a walk over the graph of each step and the exchange of a map of all
             # parameters, for which the host waits where this process has left one of them out.
             self.network = DistributedDataParallel(
                 model,
                 device_ids=[device] if device.type == "cuda" else None,
-                find_unused_parameters=partial,
+                find_unused_parameters=task.partial,
                 gradient_as_bucket_view=True,
             )
 
-    def save(self, path: Path, identity: dict[str, Any]) -> None:
+    @property
+    def epoch_is_over(self) -> bool:
+        return self.step % self.steps_per_epoch == 0
+
+    @property
+    def save_is_due(self) -> bool:
+        """By default at the end of an epoch, before its validation, which may outlast the grace after a SIGTERM."""
+        return self.step % (self.recipe.checkpoint_every or self.steps_per_epoch) == 0
+
+    def save(self) -> None:
+        """Write the checkpoint; the main process does."""
+        if not self.runtime.processes.main:
+            return
         assert not self.reports, "a step that nobody has heard of may not have been one"
         state = {
-            "identity": identity,
+            "identity": self.identity,
             "step": self.step,
             "epoch": self.epoch,
             "loss_sum": self.loss_sum,
@@ -230,13 +232,18 @@ class _Trainer:
             "optimiser": self.optimiser.state_dict()["state"],
             "scaler": self.scaler.state_dict(),
         }
-        save_checkpoint(path, state)
+        save_checkpoint(self.checkpoint, state)
 
-    def load(self, path: Path, identity: dict[str, Any]) -> None:
-        state = load_checkpoint(path)
-        changed = differences(state.get("identity", {}), identity)
+    def resume(self) -> None:
+        """Continue from the checkpoint, if there is one."""
+        if not self.checkpoint.exists():
+            return
+        state = load_checkpoint(self.checkpoint)
+        changed = differences(state.get("identity", {}), self.identity)
         if changed:
-            raise ValueError(f"{path} is of another run: {'; '.join(changed)}. Use name=... or out=... for a new run")
+            raise ValueError(
+                f"{self.checkpoint} is of another run: {'; '.join(changed)}. Use name=... or out=... for a new run"
+            )
         self.step, self.epoch, self.loss_sum = state["step"], state["epoch"], state["loss_sum"]
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
@@ -247,40 +254,52 @@ class _Trainer:
     def trained(self) -> Trained:
         return Trained(self.model, None if self.ema is None else self.ema.model, self.step)
 
-    def validate(self, validate: Validate) -> dict[str, float]:
+    def numbers(self) -> dict[str, float]:
+        """What the epoch's row of the metrics begins with."""
+        loss = self.loss_sum / self.steps_per_epoch
+        return {"epoch": self.epoch + 1, "step": self.step, "loss": loss, "lr": self.lr(self.step - 1)}
+
+    def validate(self) -> dict[str, float]:
         """The numbers of the network and, where there is one, of its moving average."""
+        validate = self.task.validate
+        if validate is None:
+            return {}
         numbers = validate(self.model, self.epoch + 1)
         if self.ema is not None:
             numbers |= {f"ema_{key}": value for key, value in validate(self.ema.model, self.epoch + 1).items()}
         return numbers
 
+    def start_next_epoch(self) -> None:
+        self.epoch, self.loss_sum = self.epoch + 1, 0.0
+
     def lr(self, step: int) -> float:
         """The learning rate of a step, from 0."""
-        recipe, steps = self.recipe, self.steps_per_epoch
+        recipe, steps = self.recipe, self.steps_per_epoch  # of an epoch
         decays = None if recipe.decay_epochs is None else [round(epoch * steps) for epoch in recipe.decay_epochs]
         warmup = round(recipe.warmup_epochs * steps)
-        return learning_rate(step, recipe.epochs * steps, warmup, recipe.lr, recipe.min_lr, decays)
+        return learning_rate(step, self.steps, warmup, recipe.lr, recipe.min_lr, decays)
 
-    def take_step(self, micro_batches: Iterable[tuple[Any, Any]], loss_of: LossOf, signals: StopSignals) -> None:
+    def take_step(self, micro_batches: Iterable[tuple[Any, Any]], signals: StopSignals) -> None:
         """Start a step: gradients, report, update. The host waits for nothing that the device has yet to do."""
-        loss = self.accumulate(micro_batches, loss_of)
+        loss = self.accumulate(micro_batches)
         norm = self.clip()
         self.report(loss, norm, signals.requested)
         # a fault is one for good: what the host does not know of yet must not be trained on
         self.update(skip=((self.faults > 0) | ~norm.isfinite()).float())
         self.step += 1
 
-    def accumulate(self, micro_batches: Iterable[tuple[Any, Any]], loss_of: LossOf) -> Tensor:
+    def accumulate(self, micro_batches: Iterable[tuple[Any, Any]]) -> Tensor:
         """Add up the gradients of a step; this process's part of its mean loss."""
-        loss, micro = torch.zeros((), device=self.device), -1
+        device, processes = self.runtime.device, self.runtime.processes
+        loss, micro = torch.zeros((), device=device), -1
         for micro, (images, targets) in enumerate(micro_batches):
-            torch.manual_seed(seed_of(self.seed, "step", self.step, micro, self.processes.rank))
-            with self._exchange_after(micro), self.processes.together():
-                with autocast(self.device, self.recipe.precision):
-                    mean = loss_of(self.network, images, targets, self.step, micro)
+            torch.manual_seed(seed_of(self.runtime.seed, "step", self.step, micro, processes.rank))
+            with self._exchange_after(micro), processes.together():
+                with autocast(device, self.recipe.precision):
+                    mean = self.task.loss(self.network, images, targets, self.step, micro)
                 part = mean * (len(images) / self.batch_size)
                 # several processes get the mean of their gradients where the sum is wanted
-                torch.autograd.backward(self.scaler.scale(part * self.processes.world))
+                torch.autograd.backward(self.scaler.scale(part * processes.world))
             loss += part.detach()
         assert micro + 1 == self.recipe.accumulate, f"batches ended before step {self.step}"
         return loss
@@ -304,7 +323,7 @@ class _Trainer:
         # gradients of fp16 overflow now and then, until the scale has come down to 1; such an update is left out
         overflow = self.scaler.scale(torch.ones_like(loss)) > 1
         fault = ~loss.isfinite() | ~(norm.isfinite() | overflow)
-        report = self.processes.sum(torch.stack([loss, fault.float(), torch.full_like(loss, stop)]))
+        report = self.runtime.processes.sum(torch.stack([loss, fault.float(), torch.full_like(loss, stop)]))
         self.faults += report[1]
         self.reports.append(PendingHostCopy(report))
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TypeVar
 
+import torch
 from tqdm import tqdm
 
+from psvit.engine.device import peak_memory
 from psvit.engine.metrics import TIMED
 
 T = TypeVar("T")
@@ -23,7 +25,7 @@ class Progress:
         step: steps already done.
         total: steps of the whole run.
         epochs: epochs of the whole run.
-        memory: gives the bytes that this process has used at most.
+        device: whose memory is shown.
         main: whether this process reports; the others are silent.
         bound: images a second at which all processes' devices would do nothing but matrix products; None if unknown.
     """
@@ -33,11 +35,11 @@ class Progress:
         step: int,
         total: int,
         epochs: int,
-        memory: Callable[[], int],
+        device: torch.device,
         main: bool = True,
         bound: float | None = None,
     ) -> None:
-        self._step, self._total, self._epochs, self._memory, self._bound = step, total, epochs, memory, bound
+        self._step, self._total, self._epochs, self._device, self._bound = step, total, epochs, device, bound
         terminal = sys.stderr.isatty()
         self._lines = main and not terminal
         self._bar = tqdm(initial=step, total=total, unit="step", disable=not (main and terminal), dynamic_ncols=True)
@@ -78,14 +80,14 @@ class Progress:
             "images_per_second": round(speed, 1),
             "data_wait": round(self._waited / seconds, 3),
             "utilisation": None if self._bound is None else round(speed / self._bound, 4),
-            "memory_mib": self._memory() >> 20,
+            "memory_mib": peak_memory(self._device) >> 20,
         }
         return {name: values[name] for name in TIMED if values[name] is not None}  # type: ignore[misc]
 
-    def advance(self, images: int, loss: float, lr: float) -> None:
+    def advance(self, num_images: int, loss: float, lr: float) -> None:
         """A step is done; ``loss`` is of the latest one of which it is known, NaN if of none."""
         self._step += 1
-        self._images += images
+        self._images += num_images
         shown = "-" if math.isnan(loss) else f"{loss:.4f}"
         every = -(-self._total // 20)
         if self._lines and self._step % every == 0:

@@ -9,4 +9,4 @@ from psvit.detection.shapes import ShapesConfig, draw_shapes
 def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn shapes in COCO's layout: 12 images to learn from, the eighth without any object, and 6 to score on."""
     root = tmp_path_factory.mktemp("shapes") / "drawn"
-    return draw_shapes(ShapesConfig(str(root), images=12, val_images=6, size=64, singles=0))
+    return draw_shapes(ShapesConfig(str(root), num_images=12, num_val_images=6, size=64, singles=0))

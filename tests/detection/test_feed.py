@@ -18,6 +18,7 @@ from psvit.detection.config import DetectRecipe
 from psvit.detection.data_config import CocoConfig
 from psvit.detection.feed import DetectionFeed
 from psvit.engine.distributed import Processes
+from psvit.engine.runtime import Runtime
 
 CPU, ALONE = torch.device("cpu"), Processes()
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
@@ -30,7 +31,7 @@ def images(shapes_root: Path) -> CocoImages:
 
 def feed(images: CocoImages, workers: int = 0, processes: Processes = ALONE, **settings: Any) -> DetectionFeed:
     recipe = DetectRecipe(**{"epochs": 4, "batch_size": 5, "min_sizes": [32, 48, 64], "max_size": 96} | settings)
-    return DetectionFeed(images, workers, recipe, 3, processes, CPU)
+    return DetectionFeed(images, workers, recipe, Runtime(3, CPU, processes))
 
 
 def plain(batches: Iterator[Batch], number: int) -> list[Any]:

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from psvit.detection.plots import draw_detections
-from psvit.draw import save_figure
+from psvit.figures import save_figure
 
 NAMES = ["circle", "square"]
 

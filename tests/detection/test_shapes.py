@@ -142,12 +142,12 @@ def test_run_lengths_begin_with_zeros_and_go_down_the_columns():
 
 
 def test_the_same_settings_draw_the_same_bytes(tmp_path, shapes_root):
-    draw_shapes(ShapesConfig(str(tmp_path / "again"), images=12, val_images=6, size=64, singles=0))
+    draw_shapes(ShapesConfig(str(tmp_path / "again"), num_images=12, num_val_images=6, size=64, singles=0))
     assert content(tmp_path / "again") == content(shapes_root)
 
 
 def test_an_image_depends_on_seed_split_and_index_alone(tmp_path, shapes_root):
-    fewer = draw_shapes(ShapesConfig(str(tmp_path / "fewer"), images=3, val_images=1, size=64, singles=0))
+    fewer = draw_shapes(ShapesConfig(str(tmp_path / "fewer"), num_images=3, num_val_images=1, size=64, singles=0))
     for name in ("train2017/000000000005.png", "val2017/000000000002.png"):
         assert (fewer / name).read_bytes() == (shapes_root / name).read_bytes()
     pictures = {draw_image(seed, split, 0, 64)[0].tobytes() for seed in (0, 1) for split in SPLITS}
@@ -155,7 +155,7 @@ def test_an_image_depends_on_seed_split_and_index_alone(tmp_path, shapes_root):
 
 
 def test_a_killed_drawing_is_finished_by_the_same_command(tmp_path, shapes_root):
-    config = ShapesConfig(str(tmp_path / "drawn"), images=12, val_images=6, size=64, singles=0)
+    config = ShapesConfig(str(tmp_path / "drawn"), num_images=12, num_val_images=6, size=64, singles=0)
     draw_shapes(config)
     (tmp_path / "drawn/train2017/000000000009.png").unlink()
     (tmp_path / "drawn/annotations/instances_val2017.json").unlink()
@@ -166,17 +166,17 @@ def test_a_killed_drawing_is_finished_by_the_same_command(tmp_path, shapes_root)
 def test_nothing_is_drawn_over(tmp_path, shapes_root):
     before = content(shapes_root)
     with pytest.raises(ValueError, match=r"shapes of other settings.*another folder"):
-        draw_shapes(ShapesConfig(str(shapes_root), images=12, val_images=6, size=64, singles=0, seed=1))
+        draw_shapes(ShapesConfig(str(shapes_root), num_images=12, num_val_images=6, size=64, singles=0, seed=1))
     assert content(shapes_root) == before
     (tmp_path / "annotations").mkdir()
     with pytest.raises(ValueError, match="holds something else; give a new folder"):
-        draw_shapes(ShapesConfig(str(tmp_path), images=1, val_images=1))
+        draw_shapes(ShapesConfig(str(tmp_path), num_images=1, num_val_images=1))
     assert [path.name for path in tmp_path.rglob("*")] == ["annotations"]
 
 
-@pytest.mark.parametrize("setting", [{"images": 0}, {"val_images": 0}, {"size": 31}])
+@pytest.mark.parametrize("setting", [{"num_images": 0}, {"num_val_images": 0}, {"size": 31}])
 def test_settings_that_make_no_sense_are_refused(setting):
-    with pytest.raises(ValueError, match=f"{next(iter(setting))} is {next(iter(setting.values()))}; use"):
+    with pytest.raises(ValueError, match=f"{next(iter(setting))} is {next(iter(setting.values()))}; it must"):
         ShapesConfig("x", **setting)
 
 
@@ -194,7 +194,7 @@ def test_drawing_does_not_load_torch(module):
 
 
 def test_images_of_one_shape_are_folders_of_a_classifier(tmp_path):
-    root = draw_shapes(ShapesConfig(str(tmp_path / "drawn"), images=1, val_images=1, singles=40)) / "singles"
+    root = draw_shapes(ShapesConfig(str(tmp_path / "drawn"), num_images=1, num_val_images=1, singles=40)) / "singles"
     for split, number in (("train", 40), ("val", 10)):
         files = sorted((root / split).rglob("*.png"))
         assert len(files) == number

@@ -33,6 +33,7 @@ from psvit.detection.shapes import ShapesConfig, draw_shapes
 from psvit.detection.train import DetectResult, train_detector
 from psvit.engine.metrics import TIMED
 from psvit.engine.optim import adamw
+from psvit.engine.runtime import Runtime
 from psvit.networks import find_arch, find_network, is_file
 from psvit.weights import read_about, save_weights
 
@@ -233,7 +234,7 @@ def test_faults(made: DetectResult, config: DetectTrainConfig, tmp_path: Path) -
 
 
 def test_data_of_other_classes_are_refused(made: DetectResult, config: DetectTrainConfig, tmp_path: Path) -> None:
-    root = draw_shapes(ShapesConfig(str(tmp_path / "shapes"), images=2, val_images=2, size=64, singles=0))
+    root = draw_shapes(ShapesConfig(str(tmp_path / "shapes"), num_images=2, num_val_images=2, size=64, singles=0))
     listing = root / "annotations/instances_val2017.json"
     content = json.loads(listing.read_text())
     other = replace(config.data, root=str(root))
@@ -262,7 +263,7 @@ def test_each_experiment_composes_and_takes_two_steps(name: str, shapes_root: Pa
     arch = "2d_mini_4:BS-BS-BB" if is_file(config.arch) else config.arch  # a file that a run before has left
     detector = make_detector(training.find_backbone(arch), 4, config.heads, config.recipe).train()
     optimiser = adamw(detector, config.recipe.weight_decay)
-    feed = DetectionFeed(images, 0, config.recipe, 0, training.Processes(), torch.device("cpu"))
+    feed = DetectionFeed(images, 0, config.recipe, Runtime(0, torch.device("cpu")))
     before = [weight.detach().clone() for weight in detector.roi_heads.parameters()]
     for pictures, targets in islice(feed(0), 2):
         losses: dict[str, torch.Tensor] = detector(pictures, targets)

@@ -50,7 +50,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(weights: dict[str, str], save: Path, name: str = OURS, **more: Any) -> ExplainConfig:
-    return ExplainConfig(arch=name, weights=weights[name], save=str(save), images=6, **more)
+    return ExplainConfig(arch=name, weights=weights[name], save=str(save), num_images=6, **more)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -204,7 +204,7 @@ def test_data_of_other_classes_is_refused(weights: dict[str, str], tmp_path: Pat
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"images": 1}, "images is 1; use 2 or more"),
+        ({"num_images": 1}, "num_images is 1; it must be at least 2: one image is compared with others"),
         ({"split": "val"}, "split is 'val'"),
         ({"versus": "deit_tiny_16"}, "--versus-weights"),
         ({"versus_weights": "w"}, "--versus NET"),

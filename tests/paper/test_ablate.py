@@ -21,7 +21,6 @@ from PIL import Image
 from psvit.cli import compose
 from psvit.cli.commands import COMMANDS
 from psvit.cli.compose import CONF
-from psvit.cost import Band
 from psvit.data.config import AugmentConfig, DataConfig
 from psvit.engine.config import Recipe
 from psvit.networks import find_arch
@@ -30,6 +29,7 @@ from psvit.paper.ablate import AblateConfig, ScaleConfig, make_table, mean_text,
 from psvit.paper.published import ABLATIONS, Ablation
 from psvit.search.config import BudgetConfig, SearchConfig
 from psvit.supernet.config import SupernetPart
+from psvit.units import Band
 
 ROOT = Path(__file__).parents[2]
 PLAIN = AugmentConfig(crop_scale=[1, 1], flip=0, randaugment_ops=0, erasing=0, mixup=0, cutmix=0)

@@ -21,7 +21,7 @@ from psvit.cli.arguments import parse
 from psvit.cli.commands import COMMANDS
 from psvit.cli.compose import composer
 from psvit.cli.main import main
-from psvit.cost import format_quantity, network_cost
+from psvit.cost import network_cost
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe
 from psvit.paper import ablate
@@ -32,6 +32,7 @@ from psvit.paper.tables import NEEDS_COCO, NEEDS_IMAGENET, UNKNOWN, WHY, Table, 
 from psvit.retrain.config import RetrainConfig
 from psvit.retrain.train import retrain
 from psvit.run.files import write_text
+from psvit.units import format_quantity
 from psvit.zoo import NETWORKS
 
 DOCS = Path(__file__).parents[2] / "docs/paper.md"

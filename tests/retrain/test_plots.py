@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from psvit.draw import save_figure
+from psvit.figures import save_figure
 from psvit.retrain.plots import draw_predictions, draw_training
 
 NAMES = [f"class {index}" for index in range(10)]

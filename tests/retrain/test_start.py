@@ -18,13 +18,14 @@ from psvit.arch import Architecture, CellPath, NetworkSpec
 from psvit.archfile import ArchFile, save_arch
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe
+from psvit.engine.loop import Task
 from psvit.model import PSViT
 from psvit.retrain import train as training
 from psvit.retrain.config import RetrainConfig
 from psvit.retrain.start import start_from
 from psvit.retrain.train import retrain
 from psvit.supernet.checkpoint import TrainedSupernet
-from psvit.supernet.extract import InheritConfig, extract
+from psvit.supernet.inherit import InheritConfig, inherit_weights
 from psvit.weights import save_weights
 from psvit.zoo import SPACES
 
@@ -123,7 +124,7 @@ def inherited(supernet_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     config = InheritConfig(
         arch=str(tmp_path / "arch.json"), supernet=str(supernet_run), save=str(tmp_path / "inherited.safetensors")
     )
-    weights = extract(config)
+    weights = inherit_weights(config)
     assert f"--arch {config.arch} --start {weights}" in capsys.readouterr().out
     return Path(config.arch), weights
 
@@ -141,13 +142,13 @@ def test_training_starts_with_the_loss_of_the_supernets_path(
 
     losses: list[tuple[Tensor, Tensor]] = []
 
-    def begin(model: nn.Module, *, feed: Any, loss: Any, **_: Any) -> None:
-        images, targets = next(feed(0))
+    def begin(model: nn.Module, recipe: Recipe, task: Task, *_: Any) -> None:
+        images, targets = next(task.feed(0))
         supernet = TrainedSupernet.open(supernet_run).load()
         model.eval(), supernet.eval()
         with torch.no_grad():
             path = CellPath.canonical(ARCHITECTURE, supernet.cells)
-            losses.append((loss(model, images, targets, 0, 0), cross_entropy(supernet(images, path), targets)))
+            losses.append((task.loss(model, images, targets, 0, 0), cross_entropy(supernet(images, path), targets)))
         raise Begun
 
     monkeypatch.setattr(training, "train", begin)
@@ -167,8 +168,8 @@ def test_training_starts_with_the_loss_of_the_supernets_path(
 def test_a_run_goes_on_only_from_what_it_started_from(
     inherited: tuple[Path, Path], quick: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for where in ("train.draw_training", "train.draw_architecture", "evaluate.draw_predictions"):
-        monkeypatch.setattr(f"retrain.{where}", lambda *_: None)
+    for where in ("results.draw_training", "train.draw_architecture", "evaluate.draw_predictions"):
+        monkeypatch.setattr(f"psvit.retrain.{where}", lambda *_: None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     arch, weights = inherited
     recipe, data = replace(quick, epochs=1, batch_size=300), DataConfig(test_fraction=0.8)
@@ -191,7 +192,7 @@ def test_faults_of_inherit(supernet_run: Path, tmp_path: Path) -> None:
     ):
         save_arch(tmp_path / "arch.json", ArchFile(spec, Architecture.parse(architecture)))
         with pytest.raises(ValueError, match=message):
-            extract(config)
+            inherit_weights(config)
     with pytest.raises(ValueError, match="holds no trained supernet"):
-        extract(replace(config, supernet=str(tmp_path)))
+        inherit_weights(replace(config, supernet=str(tmp_path)))
     assert not Path(config.save).exists()

@@ -26,9 +26,9 @@ from psvit.data.config import DataConfig
 from psvit.data.data import Data, open_data
 from psvit.data.transforms import Normalize
 from psvit.engine.config import Recipe
-from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
 from psvit.engine.loop import classification_loss
+from psvit.engine.runtime import Runtime
 from psvit.model import PSViT
 from psvit.retrain import train as training
 from psvit.retrain.config import DistillConfig, RetrainConfig
@@ -177,8 +177,8 @@ def ours(folder: Path, classes: int) -> DistillConfig:
 
 @pytest.fixture
 def config(tmp_path: Path, quick: Recipe, monkeypatch: pytest.MonkeyPatch) -> RetrainConfig:
-    for where in ("train.draw_training", "train.draw_architecture", "evaluate.draw_predictions"):
-        monkeypatch.setattr(f"retrain.{where}", lambda *_: None)  # test_train looks at the pictures
+    for where in ("results.draw_training", "train.draw_architecture", "evaluate.draw_predictions"):
+        monkeypatch.setattr(f"psvit.retrain.{where}", lambda *_: None)  # test_train looks at the pictures
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # its import takes seconds
     save_arch(tmp_path / "arch.json", ArchFile(SPACES["2d_mini_4"], Architecture.parse("B-B-B")))
     mixed = replace(quick.augment, mixup=0.8, cutmix=1.0, mix_probability=1.0)
@@ -247,7 +247,7 @@ def test_it_stays_frozen_and_apart_and_sees_the_mixed_images(
 
 def test_it_sees_mixed_images(config: RetrainConfig, digits: Data) -> None:
     """The batches of these trainings are mixed, as their targets tell."""
-    feed = Feed(digits, "train", (32, 32), config.recipe, 0, Processes(), torch.device("cpu"))
+    feed = Feed(digits, "train", (32, 32), config.recipe, Runtime(0, torch.device("cpu")))
     _, targets = next(feed(0))
     assert targets.shape == (170, 10)
     assert (targets.max(dim=1).values < 1).any()

@@ -319,7 +319,7 @@ def test_a_table_of_other_stages_cannot_be_forced() -> None:
     [
         ({"batch": 0}, "batch of the latency is 0"),
         ({"repeats": 0}, "repeats of the latency is 0"),
-        ({"precision": "int8"}, "precision of the latency is 'int8'; use one of auto"),
+        ({"precision": "int8"}, "the latency's precision is 'int8'; use one of auto"),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from psvit.arch import Architecture, NetworkSpec
-from psvit.cost import Band
 from psvit.search.evolution import Evolution
 from psvit.search.history import History, Trial
 from psvit.search.loop import run_search
 from psvit.search.random_search import RandomSearch
 from psvit.search.searcher import Searcher
 from psvit.supernet.space import SearchSpace
+from psvit.units import Band
 
 SPACE = SearchSpace(NetworkSpec("2d", (16, 16), 4, (8, 16, 24), (1, 2, 3), 5), cells=3)
 ALLOWED = SPACE.within(Band(high=SPACE.cost(Architecture.parse("BB-BB-BB")).flops))

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from psvit.cost import Band
-from psvit.draw import save_figure
+from psvit.figures import save_figure
 from psvit.search.plots import draw_progress, draw_scores
+from psvit.units import Band
 
 LETTERS = ["B", "BS", "BB", "BSS", "BSB", "BBS", "BBB"]
 

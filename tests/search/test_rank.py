@@ -22,7 +22,6 @@ from scipy import stats
 
 from psvit.arch import Architecture, CellPath
 from psvit.archfile import ArchFile, save_arch
-from psvit.cost import Band
 from psvit.data.config import DataConfig
 from psvit.data.data import Data, open_data
 from psvit.engine.config import Recipe
@@ -40,6 +39,7 @@ from psvit.search.standalone import Standalone, fitting, train_all
 from psvit.supernet.checkpoint import TrainedSupernet
 from psvit.supernet.inherit import inherit
 from psvit.supernet.space import SearchSpace
+from psvit.units import Band
 from psvit.zoo import SPACES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -221,7 +221,7 @@ def test_picture(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def save(figure: object, path: Path) -> None:
-    from psvit.draw import save_figure
+    from psvit.figures import save_figure
 
     save_figure(figure, path)
 

@@ -16,7 +16,6 @@ from scipy.stats import binomtest
 
 from psvit.arch import Architecture
 from psvit.cli.main import main
-from psvit.cost import Band
 from psvit.run.files import sha256
 from psvit.search.config import BudgetConfig, ReportConfig, SearchConfig, SearchRunConfig
 from psvit.search.front import pareto_front
@@ -26,6 +25,7 @@ from psvit.search.rank import correlations
 from psvit.search.report import report, report_search
 from psvit.search.trust import top_table
 from psvit.supernet.space import SearchSpace
+from psvit.units import Band
 from psvit.zoo import SPACES
 
 SPACE = SearchSpace(SPACES["2d_mini_4"])

@@ -12,7 +12,6 @@ import torch
 
 from psvit.arch import CellPath
 from psvit.archfile import load_arch
-from psvit.cost import Band
 from psvit.data.data import Data, open_data
 from psvit.data.pixels import Pixels
 from psvit.run.signals import Stopped
@@ -25,6 +24,7 @@ from psvit.search.run import search
 from psvit.supernet.checkpoint import TrainedSupernet
 from psvit.supernet.inherit import inherit
 from psvit.supernet.supernet import Supernet
+from psvit.units import Band
 
 CPU = torch.device("cpu")
 

@@ -18,13 +18,13 @@ import pytest
 
 from benchmarks.evolution_vs_random import Interactions, best_so_far
 from psvit.arch import Architecture, NetworkSpec
-from psvit.cost import Band
 from psvit.search.evolution import Evolution, edits
 from psvit.search.history import Trial
 from psvit.search.nsga2 import Nsga2
 from psvit.search.random_search import RandomSearch
 from psvit.search.searcher import Searcher
 from psvit.supernet.space import SearchSpace, Subspace
+from psvit.units import Band
 from psvit.zoo import SPACES
 
 SMALL = SearchSpace(NetworkSpec("2d", (16, 16), 4, (8, 16, 24), (1, 2, 3), 5), cells=3).within()

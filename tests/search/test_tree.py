@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from psvit.arch import IDENTITY, Architecture, CellPath
-from psvit.cost import Band, fixed_cost, head_cost, layer_cost, pool_cost, stem_cost
+from psvit.cost import fixed_cost, head_cost, layer_cost, pool_cost, stem_cost
 from psvit.search.tree import Node, prefix_tree, shares, tree_flops
 from psvit.supernet.space import SearchSpace
+from psvit.units import Band
 from psvit.zoo import SPACES
 
 TINY = SearchSpace(SPACES["1d_tiny_16"])

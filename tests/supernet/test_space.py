@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from psvit.arch import Architecture, CellPath, NetworkSpec
-from psvit.cost import Band, format_duration, network_cost
+from psvit.cost import network_cost
 from psvit.supernet.config import SpaceConfig
 from psvit.supernet.describe import DescribeConfig, describe
 from psvit.supernet.space import ANY, Additive, Limit, SearchSpace
+from psvit.units import Band, format_duration
 from psvit.zoo import SPACES
 
 SMALL = SearchSpace(NetworkSpec("2d", (16, 16), 4, (8, 16), (1, 2), 5), cells=3)

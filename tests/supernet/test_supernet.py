@@ -65,7 +65,7 @@ def test_gradients_of_a_path_per_image_are_those_of_each_image_alone(net: Supern
 @torch.no_grad()
 def test_an_image_may_take_several_paths(net: Supernet) -> None:
     images, paths = torch.randn(4, 3, 32, 32), draw(12, seed=5)
-    together = net(images, Routing.of(to_codes(paths), images=4))
+    together = net(images, Routing.of(to_codes(paths), num_images=4))
     for number, path in enumerate(paths):
         alone = net(images[number % 4 : number % 4 + 1], path)
         torch.testing.assert_close(together[number : number + 1], alone, atol=1e-5, rtol=0)

@@ -30,7 +30,7 @@ def whole(pixels: Pixels, spans: list[range]) -> tuple[torch.Tensor, torch.Tenso
 @pytest.mark.parametrize("keep_bytes", [10**9, 0], ids=["memory", "file"])
 def test_they_are_the_split_in_another_order(digits: Data, tmp_path: Path, keep_bytes: int) -> None:
     ((expected, labels),) = digits.eval_batches("search", SIZE, 1000)
-    pixels = Pixels(digits, "search", SIZE, None, 0, tmp_path / "run", keep_bytes)
+    pixels = Pixels(digits, "search", SIZE, None, 0, tmp_path / "run", keep_bytes=keep_bytes)
     assert len(pixels) == len(labels) == 143
     assert sorted(pixels.order) == list(range(143))
     for spans in ([range(100), range(100, 143)], [range(143)], [range(60, 70)]):

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from psvit.data.plan import Plan
+from psvit.data.plan import Plan, Share
 
 INDICES = np.arange(1000, 1103)  # 103 images of a collection
 
@@ -35,7 +35,7 @@ def test_an_epoch_has_every_image_once_but_the_few_left_over() -> None:
 def test_parts_are_the_step_cut_into_nearly_equal_pieces(parts: int, repeats: int) -> None:
     plan = Plan(INDICES, 32, seed=0, repeats=repeats)
     for step in (0, 2, 5):
-        pieces = [plan.part(step, number, parts) for number in range(parts)]
+        pieces = [plan.part(step, 0, Share(number, parts)) for number in range(parts)]
         whole = plan.part(step)
         assert [image for piece in pieces for image in piece.images] == whole.images
         assert [version for piece in pieces for version in piece.versions] == whole.versions
@@ -71,6 +71,14 @@ def test_versions_of_an_image_differ_where_a_batch_ends_between_them() -> None:
 
 
 def test_empty_parts_are_refused() -> None:
-    Plan(INDICES, 8, 0).check_parts(world=2, accumulate=4)
+    Plan(INDICES, 8, 0).check(Share(world=2, accumulate=4))
     with pytest.raises(ValueError, match="a batch of 7 images is too small for 2 processes with 4 micro-batches each"):
-        Plan(INDICES, 7, 0).check_parts(world=2, accumulate=4)
+        Plan(INDICES, 7, 0).check(Share(world=2, accumulate=4))
+
+
+def test_processes_and_micro_batches_take_parts_in_a_row() -> None:
+    plan = Plan(INDICES, 32, seed=0)
+    shares = [Share(rank, world=3, accumulate=2) for rank in range(3)]
+    parts = [plan.part(4, micro, share) for share in shares for micro in range(2)]
+    assert [image for part in parts for image in part.images] == plan.part(4).images
+    assert parts == [plan.part(4, 0, Share(number, world=6)) for number in range(6)]

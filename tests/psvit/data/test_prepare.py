@@ -14,10 +14,12 @@ import torch
 from PIL import Image
 
 from psvit.cli.main import main
-from psvit.data import prepare, store
+from psvit.data import prepare
+from psvit.data.cache_folder import CacheFolder
 from psvit.data.config import DataConfig, PrepareConfig
 from psvit.data.data import Data, open_data
 from psvit.data.datasets import open_dataset
+from psvit.data.packed import open_packed
 from psvit.data.prepare import prepare_data
 
 
@@ -72,7 +74,7 @@ def test_jpegs_keep_their_shape_and_are_never_enlarged(make_folder, tmp_path: Pa
     root = make_folder("root")
     prepare_data(settings(root, tmp_path / "cache", size=size))
     source = open_dataset(DataConfig("imagefolder", str(root))).train
-    images = store.open_packed(tmp_path / "cache").train
+    images = open_packed(tmp_path / "cache").train
     assert images.aspects is None
     for index in range(len(source.labels)):
         picture = Image.fromarray(source.read(index).permute(1, 2, 0).numpy())
@@ -88,7 +90,7 @@ def test_raw_pixels_are_squeezed_and_their_aspect_is_known(make_folder, tmp_path
     root = make_folder("root")
     prepare_data(settings(root, tmp_path / "cache", size=24, store="raw"))
     source = open_dataset(DataConfig("imagefolder", str(root))).train
-    images = store.open_packed(tmp_path / "cache").train
+    images = open_packed(tmp_path / "cache").train
     assert images.size == (24, 24)
     assert images.aspects is not None
     assert images.aspects.dtype == np.float32
@@ -100,7 +102,7 @@ def test_raw_pixels_are_squeezed_and_their_aspect_is_known(make_folder, tmp_path
     # packed once more, the aspects are still those of the pictures
     again = settings(root, tmp_path / "again", store="raw", data=DataConfig("packed", str(tmp_path / "cache")))
     prepare_data(again)
-    assert store.open_packed(tmp_path / "again").train.aspects.tolist() == images.aspects.tolist()
+    assert open_packed(tmp_path / "again").train.aspects.tolist() == images.aspects.tolist()
 
 
 def test_large_jpegs_are_decoded_at_a_reduced_scale_that_is_not_seen(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_large_jpegs_are_decoded_at_a_reduced_scale_that_is_not_seen(tmp_path: P
         coarse.resize((900, 600), Image.Resampling.BICUBIC).save(tmp_path / "root" / label / "x.jpg", quality=95)
     prepare_data(settings(tmp_path / "root", tmp_path / "cache", store="raw", size=64))
     source = open_dataset(DataConfig("imagefolder", str(tmp_path / "root"))).train
-    images = store.open_packed(tmp_path / "cache").train
+    images = open_packed(tmp_path / "cache").train
     for index in (0, 1):
         whole = Image.fromarray(source.read(index).permute(1, 2, 0).numpy())
         expected = np.asarray(whole.resize((64, 64), Image.Resampling.BICUBIC)).transpose(2, 0, 1).astype(int)
@@ -120,7 +122,7 @@ def test_large_jpegs_are_decoded_at_a_reduced_scale_that_is_not_seen(tmp_path: P
 
 def test_digits_keep_what_is_known_of_them(tmp_path: Path) -> None:
     prepare_data(settings(tmp_path, tmp_path / "cache", data=DataConfig(), store="raw", size=32))
-    digits, cache = open_dataset(DataConfig()), store.open_packed(tmp_path / "cache")
+    digits, cache = open_dataset(DataConfig()), open_packed(tmp_path / "cache")
     for name in ("class_names", "image_size", "mean", "std", "photographs", "open_test"):
         assert getattr(cache, name) == getattr(digits, name)
     assert torch.equal(cache.train.read(1000), digits.train.read(1000))
@@ -236,7 +238,7 @@ def test_an_unfinished_cache_of_other_settings_is_refused(make_folder, tmp_path:
 
 def test_one_process_at_a_time(make_folder, tmp_path: Path) -> None:
     config = settings(make_folder("root"), tmp_path / "cache")
-    with prepare._locked(tmp_path / "cache"):
+    with CacheFolder(tmp_path / "cache").locked():
         process = multiprocessing.get_context("fork").Process(target=fault, args=(config,))
         process.start()
         process.join()
@@ -281,7 +283,7 @@ def test_a_shard_of_broken_images_only(make_folder, tmp_path: Path, monkeypatch:
     root = make_folder("root", count=4)
     (root / "ant/01.png").write_bytes(b"")
     prepare_data(settings(root, tmp_path / "cache", data=DataConfig("imagefolder", str(root), corrupt="skip")))
-    images = store.open_packed(tmp_path / "cache").train
+    images = open_packed(tmp_path / "cache").train
     assert list(images.names) == ["ant/00.png", "ant/02.png", "ant/03.png", *(f"bee/0{n}.png" for n in range(4))]
     assert len([images.read(index) for index in range(7)]) == 7
 
@@ -321,7 +323,12 @@ def test_a_damaged_shard_is_found_and_made_again(make_folder, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("changed", "words"),
-    [({"store": "png"}, "jpeg or raw"), ({"quality": 0}, "1 to 100"), ({"size": 0}, "256"), ({"workers": -1}, "null")],
+    [
+        ({"store": "png"}, "use one of jpeg, raw"),
+        ({"quality": 0}, "between 1 and 100"),
+        ({"size": 0}, "at least 1"),
+        ({"workers": -1}, "or null"),
+    ],
 )
 def test_settings_that_cannot_be_meant(changed: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -13,11 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from psvit.data import prepare, store
+from psvit.data import prepare, shards, store
 from psvit.data.config import DataConfig, PrepareConfig
 from psvit.data.data import open_data
+from psvit.data.packed import PackedImages, open_packed
 from psvit.data.prepare import prepare_data
-from psvit.data.store import PackedImages, ShardFiles, open_packed, pack_names, unpack_names
+from psvit.data.shards import ShardFiles
+from psvit.data.store import pack_names, unpack_names
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def test_any_file_name_is_kept(names: list[str]) -> None:
 
 
 def test_more_shards_than_files_that_may_be_open(make_cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "OPEN_FILES", 2)
+    monkeypatch.setattr(shards, "OPEN_FILES", 2)
     images = open_packed(make_cache()).train
     expected = [images.read(index) for index in range(24)]
     before = len(os.listdir("/dev/fd"))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from psvit.data.config import DataConfig
 from psvit.data.data import open_data
-from psvit.data.datasets import read_image
+from psvit.data.decode import read_image
 from psvit.data.webdataset import TarImages, find_shards, open_webdataset, read_members
 
 Files = Iterable[tuple[str, bytes]]

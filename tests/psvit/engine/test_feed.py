@@ -12,6 +12,7 @@ from psvit.data.data import Data, open_data
 from psvit.engine.config import Recipe
 from psvit.engine.distributed import Processes
 from psvit.engine.feed import Feed
+from psvit.engine.runtime import Runtime
 
 CPU, ALONE = torch.device("cpu"), Processes()
 AUGMENT = AugmentConfig(randaugment_ops=0, mixup=0.0, cutmix=0.0)
@@ -24,7 +25,7 @@ def digits() -> Data:
 
 
 def feed(data: Data, recipe: Recipe, processes: Processes = ALONE) -> Feed:
-    return Feed(data, "train", (16, 16), recipe, 5, processes, CPU)
+    return Feed(data, "train", (16, 16), recipe, Runtime(5, CPU, processes))
 
 
 def test_it_goes_from_a_step_to_the_end_of_the_recipe(digits: Data) -> None:

@@ -24,9 +24,10 @@ from psvit.engine import loop
 from psvit.engine.checkpoint import load_checkpoint
 from psvit.engine.config import Recipe
 from psvit.engine.distributed import Processes
-from psvit.engine.loop import classification_loss, train
+from psvit.engine.loop import Task, classification_loss, train
 from psvit.engine.metrics import TIMED
 from psvit.engine.optim import learning_rate
+from psvit.engine.runtime import Runtime
 from psvit.run.folder import RunFolder
 from psvit.run.random import seed_of
 from psvit.run.signals import Stopped
@@ -113,20 +114,17 @@ def loss_of(recipe, forward=logits_of):
     )
 
 
-def job(folder, recipe, *, model=None, processes=ALONE, dropout=0.2, identity=None, **settings):
+def job(folder, recipe, *, model=None, seed=0, device=CPU, processes=ALONE, profile=False, dropout=0.2, **task):
     """Run a job in ``folder``; the same call goes on with it."""
-    model = model or Cells(dropout)
-    settings = {
-        "seed": 0,
-        "device": CPU,
+    usual = {
         "feed": Batches(recipe, processes),
         "loss": loss_of(recipe),
+        "identity": {"space": "toy"},
         "validate": lambda network, epoch: {"weight": network.head.weight.abs().sum().item()},
-    } | settings
+    }
     with RunFolder(folder, {"seed": 0}, processes.main) as run:
-        return train(
-            model, recipe=recipe, processes=processes, run=run, identity=identity or {"space": "toy"}, **settings
-        )
+        runtime = Runtime(seed, device, processes, profile)
+        return train(model or Cells(dropout), recipe, Task(**usual | task), runtime, run)
 
 
 def assert_same_bits(one, other):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from psvit.engine import progress
+from psvit.run import progress
 from psvit.run.progress import Counter
 
 
