@@ -90,7 +90,7 @@ def _search(kind: SearcherKind) -> Command:
         about=f"{kind.about} Writes arch.json (the best), history.csv, plots and report.html.",
         task="psvit.search.run:search",
         schema="psvit.search.config:SearchRunConfig",
-        flags=(*_BUDGET, Flag("--images", "search.images", "N"), _SUPERNET, _NAME, _OUT),
+        flags=(*_BUDGET, Flag("--num-images", "search.images", "N"), _SUPERNET, _NAME, _OUT),
         settings=" ".join([*(f"search.{key}" for key in kind.settings), _SEARCH, "data_root workers seed device"]),
         examples=kind.examples,
     )
@@ -221,7 +221,7 @@ _COMMANDS = (
         summary="save the weights that an architecture inherits from the supernet",
         about="Extracts from a trained supernet the weights that a search scores an architecture with. evaluate tests "
         "them, and retrain --start trains them further.",
-        task="psvit.supernet.inherit:extract",
+        task="psvit.supernet.inherit:inherit_weights",
         schema="psvit.supernet.inherit:InheritConfig",
         flags=(Flag("--arch", "arch", "FILE"), _SUPERNET, _NAME, _SAVE),
         settings="",
@@ -278,7 +278,7 @@ _COMMANDS = (
             *(_ARCH, _WEIGHTS, Flag("--versus", "versus", "NET"), Flag("--versus-weights", "versus_weights", "FILE")),
             *(_SPLIT, _NAME, _SAVE_DIR),
         ),
-        settings=f"images pictures {_DATA} seed device",
+        settings=f"num_images pictures {_DATA} seed device",
         examples={
             "a retrained network": "psvit-search explain --arch runs/default/retrain/arch.json "
             "--weights runs/default/retrain/model.safetensors",
@@ -296,7 +296,7 @@ _COMMANDS = (
         task="psvit.detection.shapes:draw_shapes",
         schema="psvit.detection.shapes:ShapesConfig",
         flags=(
-            *(_SAVE_DIR, Flag("--images", "images", "N"), Flag("--val-images", "val_images", "N")),
+            *(_SAVE_DIR, Flag("--num-images", "num_images", "N"), Flag("--num-val-images", "num_val_images", "N")),
             Flag("--size", "size", "PIXELS"),
         ),
         settings="singles seed",
