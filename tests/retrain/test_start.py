@@ -168,7 +168,7 @@ def test_a_run_goes_on_only_from_what_it_started_from(
     inherited: tuple[Path, Path], quick: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for where in ("train.draw_training", "train.draw_architecture", "evaluate.draw_predictions"):
-        monkeypatch.setattr(f"retrain.{where}", lambda *_: None)
+        monkeypatch.setattr(f"psvit.retrain.{where}", lambda *_: None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     arch, weights = inherited
     recipe, data = replace(quick, epochs=1, batch_size=300), DataConfig(test_fraction=0.8)
