@@ -45,7 +45,7 @@ def result(run: Path) -> list[bytes]:
 @pytest.mark.parametrize(("sampling", "paths", "weights"), CASES)
 def test_killed_and_resumed_is_unbroken(sampling: str, paths: str, weights: str, quick: Recipe, tmp_path: Path) -> None:
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["supernet.train"])
+    server.set_forkserver_preload(["psvit.supernet.train"])
     recipe = replace(quick, epochs=2, batch_size=160, checkpoint_every=1, ema_decay=0.9, drop_path=0.1)
     config = TrainSupernetConfig(
         space=SpaceConfig.of(SPACES["2d_mini_4"], cells=2),
