@@ -11,10 +11,12 @@ mkdir "$1" && work=$(realpath "$1")
 
 say() { printf '\n==> %s\n' "$*"; }
 fail() { printf '%s\n' "$*" >&2; exit 1; }
+# last COMMAND...: its last line, or all that it says when it fails
+last() { "$@" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }; tail -1 "$work/log"; }
 
 # build_wheel SOURCE NAME: the wheel of a source tree, and the list of its files
 build_wheel() {
-    "$python" -m build --no-isolation --wheel --outdir "$work/wheels/$2" "$1" >"$work/$2.log" 2>&1 || { cat "$work/$2.log"; exit 1; }
+    last "$python" -m build --no-isolation --wheel --outdir "$work/wheels/$2" "$1"
     "$python" - "$work/wheels/$2"/*.whl <<'PYTHON' >"$work/wheels/$2.txt"
 import sys, zipfile
 print(*sorted(zipfile.ZipFile(sys.argv[1]).namelist()), sep="\n")
@@ -25,7 +27,7 @@ say "wheels from the checkout, from a source distribution, and from a zip of the
 mkdir "$work/checkout" "$work/wheels" "$work/sdist" "$work/zip"
 git ls-files --cached --others --exclude-standard -z | xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh |
     tar --null --files-from=- -cf - | tar -xf - -C "$work/checkout" # a clean copy: an old build/ would get into the wheel
-"$python" -m build --no-isolation --sdist --outdir "$work/sdist" "$work/checkout" >"$work/sdist.log" 2>&1 || { cat "$work/sdist.log"; exit 1; }
+last "$python" -m build --no-isolation --sdist --outdir "$work/sdist" "$work/checkout"
 tar -xf "$work"/sdist/*.tar.gz -C "$work/sdist"
 git archive --format=zip --output="$work/repository.zip" HEAD
 "$python" -m zipfile -e "$work/repository.zip" "$work/zip"
@@ -52,7 +54,7 @@ say "an uninstalled checkout"
 packages() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
 packages "$python" >"$(packages "$work/venv/bin/python")/dependencies.pth"
 PATH=$work/venv/bin:$PATH
-(cd "$work/checkout" && python -m psvit --help | head -1)
+(cd "$work/checkout" && python -m psvit --help | sed -n 1p)
 
 say "installed beside PyPI's retrain and ablate, in a folder with search/, conf/ and paper.py of the user's own"
 pip() { python -m pip --disable-pip-version-check --quiet "$@"; }
@@ -77,11 +79,11 @@ PYTHON
 tiny=(recipe.epochs=1 recipe.warmup_epochs=0)
 torchrun=(python -m torch.distributed.run --standalone --nproc-per-node 2)
 export OMP_NUM_THREADS=1
-psvit-search space 1d_mini_4 --flops 3M | tail -1
-python -m psvit space 1d_mini_4 --flops 3M | tail -1
-"${torchrun[@]}" --no-python psvit-search train-supernet "${tiny[@]}" | tail -1
-"${torchrun[@]}" -m psvit random --flops 3M search.trials=4 search.baseline=1 | tail -1
-python -m psvit rank --archs 2 --flops 2.5M jobs=2 "${tiny[@]}" | tail -1
+last psvit-search space 1d_mini_4 --flops 4M
+last python -m psvit space 1d_mini_4 --flops 4M
+last "${torchrun[@]}" --no-python psvit-search train-supernet "${tiny[@]}"
+last "${torchrun[@]}" -m psvit random --flops 4M search.trials=4 search.baseline=1
+last python -m psvit rank --archs 3 --flops 4M jobs=2 "${tiny[@]}" # each network in a process of its own, by spawn
 
 say "a stranger's mypy --strict sees the types"
 cat >three_lines.py <<'PYTHON'
@@ -102,5 +104,5 @@ grep -q 'three_lines.py:8: error: Argument 1 to "retrain" has incompatible type 
 grep -q 'Found 1 error in 1 file' types.txt || fail "more than the wrong call is refused"
 
 say "the editable install, in the same folder"
-"$python" -m psvit space 1d_mini_4 --flops 3M | tail -1
-"$(dirname "$python")/psvit-search" space 1d_mini_4 --flops 3M | tail -1
+last "$python" -m psvit space 1d_mini_4 --flops 4M
+last "$(dirname "$python")/psvit-search" space 1d_mini_4 --flops 4M
