@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -36,6 +35,7 @@ from psvit.engine.optim import adamw
 from psvit.engine.runtime import Runtime
 from psvit.networks import find_arch, find_network, is_file
 from psvit.weights import read_about, save_weights
+from tests.hold import Hold
 
 ROOT = Path(__file__).parents[2]
 MINI = "2d_mini_4:B-BS-B"
@@ -161,19 +161,20 @@ def test_the_command_is_killed_for_real(made: DetectResult, config: DetectTrainC
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
-    def start() -> subprocess.Popen[str]:
+    hold = Hold(tmp_path / "gate", "checkpoint.pt")
+
+    def start(**variables: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "psvit", *arguments],
             cwd=tmp_path,
-            env=environment,
+            env=environment | variables,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
 
-    process = start()
-    while not (tmp_path / "run/checkpoint.pt").exists() and process.poll() is None:
-        time.sleep(0.01)
+    process = start(**hold.environment)
+    hold.wait(process)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL

@@ -7,7 +7,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from psvit.paper.published import ABLATIONS, Ablation
 from psvit.search.config import BudgetConfig, SearchConfig
 from psvit.supernet.config import SupernetPart
 from psvit.units import Band
+from tests.hold import HANG, Hold
 
 ROOT = Path(__file__).parents[2]
 PLAIN = AugmentConfig(crop_scale=[1, 1], flip=0, randaugment_ops=0, erasing=0, mixup=0, cutmix=0)
@@ -250,7 +250,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(folder: Path, images: Path, *before: str, words: Sequence[str] = ()) -> subprocess.Popen[str]:
+def start(
+    folder: Path, images: Path, *before: str, words: Sequence[str] = (), hold: Hold | None = None
+) -> subprocess.Popen[str]:
     """The command in a folder of its own."""
     folder.mkdir(exist_ok=True)
     (folder / "two_rows.py").write_text(PROGRAM)
@@ -258,7 +260,7 @@ def start(folder: Path, images: Path, *before: str, words: Sequence[str] = ()) -
     return subprocess.Popen(
         [sys.executable, *before, "two_rows.py", "ablate", "two", *WORDS, f"data.root={images}", *words],
         cwd=folder,
-        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | (hold.environment if hold else {}),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -308,14 +310,11 @@ def test_stopped_and_killed_in_the_middle_it_goes_on(unbroken: Path, images: Pat
     folder, first, second = tmp_path / "corrupt", "deit_mini_4_sharing_2/seed0", "deit_mini_4/seed0"
 
     def interrupt(where: str, number: signal.Signals) -> tuple[int, str]:
-        process = start(folder, images, words=["jobs=1"])
-        deadline = time.monotonic() + 200
-        while not (folder / OUT / where / "checkpoint.pt").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        hold = Hold(tmp_path / number.name, f"{where}/checkpoint.pt")
+        process = start(folder, images, words=["jobs=1"], hold=hold)
+        hold.wait(process)
         process.send_signal(number)
-        output, _ = process.communicate()
+        output, _ = process.communicate(timeout=HANG)
         assert not (folder / OUT / where / "result.json").exists()
         return process.returncode, output
 

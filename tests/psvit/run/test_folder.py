@@ -123,7 +123,7 @@ from psvit.run.folder import RunFolder
 with RunFolder(Path(sys.argv[1]), {"seed": 0}):
     if os.fork() == 0:  # as a loader worker that outlives its run
         print(os.getpid(), flush=True)
-    time.sleep(60)
+    time.sleep(900)
 """
 
 
