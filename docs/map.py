@@ -22,7 +22,7 @@ CORE = "psvit"  # the modules that lie in psvit/ itself
 DOOR = "psvit.__main__"  # `python -m psvit` opens the roof's door from below
 
 Graph = dict[str, set[str]]
-_TASK = re.compile(r"psvit(\.\w+)+:\w+")
+_TASK = re.compile(r'"(psvit(?:\.\w+)+):\w+"')
 
 
 # ---------------------------------------------------------------------------------------------------- reading the code
@@ -46,8 +46,7 @@ def modules() -> dict[str, Path]:
 def module_graph(known: Mapping[str, Path]) -> Graph:
     """Module -> the modules of ours that it imports, also inside functions, but not for type checkers alone.
 
-    A task that is named by a string, ``"psvit.search.run:search"``, counts as imported. ``import psvit``, for its
-    version, does not: whoever imports a part of a package imports its ``__init__``.
+    ``import psvit``, for its version, does not count: whoever imports a part of a package imports its ``__init__``.
     """
     return {module: set(_imported(file, known)) - {module, CORE} for module, file in known.items()}
 
@@ -68,8 +67,6 @@ def _imported(file: Path, known: Mapping[str, Path]) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             whole = [f"{node.module}.{alias.name}" for alias in node.names]
             names = [name if name in known else str(node.module) for name in whole]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names = [node.value.partition(":")[0]] if _TASK.fullmatch(node.value) else []
         else:
             continue
         yield from (name for name in names if name in known)
@@ -81,11 +78,13 @@ def package_of(module: str) -> str:
 
 
 def package_graph() -> Graph:
-    """Package -> the packages that its modules import."""
+    """Package -> the packages that its modules import, or whose tasks they name: ``"psvit.search.run:search"``."""
     graph: Graph = {package: set() for package in folders()}
-    for module, used in module_graph(modules()).items():
+    known = modules()
+    for module, used in module_graph(known).items():
         if module != DOOR:
-            graph[package_of(module)] |= {package_of(name) for name in used} - {package_of(module)}
+            named = {name for name in _TASK.findall(known[module].read_text()) if name in known}
+            graph[package_of(module)] |= {package_of(name) for name in used | named} - {package_of(module)}
     return graph
 
 
