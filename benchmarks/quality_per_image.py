@@ -25,12 +25,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
 from scipy.stats import kendalltau
 from torch import nn
 
 from psvit.arch import Architecture
-from psvit.cli.command import COMMANDS, composer
+from psvit.cli import compose
+from psvit.cli.commands import COMMANDS
 from psvit.data.data import open_data
 from psvit.data.pixels import Pixels
 from psvit.engine.device import pick_device
@@ -51,10 +51,7 @@ CHOICES = [
 
 def settings(overrides: list[str]) -> TrainSupernetConfig:
     """The settings that ``psvit-search train-supernet`` has with these overrides."""
-    with composer(COMMANDS["train-supernet"]) as compose:
-        composed = OmegaConf.to_container(compose(overrides), resolve=False)
-    del composed["hydra"]
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainSupernetConfig), composed))
+    config = compose.settings(COMMANDS["train-supernet"], overrides)
     assert isinstance(config, TrainSupernetConfig)
     return config
 

@@ -15,13 +15,13 @@ class DetectRecipe(LoopRecipe):
     """How a detector is trained; the defaults are the usual schedule "1x" of transformers on COCO.
 
     Attributes:
-        min_sizes: pixels of the shorter side of a training image; one of them is drawn for each image and epoch. The
-            largest is that of evaluation.
-        max_size: pixels of the longer side at most; a long image's shorter side is less for it.
+        min_sizes: pixels of an image's shorter side; of several, one is drawn per image and epoch. Evaluation uses the
+            largest.
+        max_size: pixels of an image's longer side, at most. The shorter side of a long image shrinks with it.
         flip: probability of a horizontal flip.
-        drop_path: drop-path rate of a PSViT's last layer; it rises linearly from 0 over depth.
-        box_samples: proposals an image that the box head learns from; a quarter of them at most are of objects, and
-            these the mask head learns from.
+        drop_path: drop-path rate of a PSViT's last layer. It rises linearly from 0 over depth.
+        box_samples: proposals per image that the box head learns from. At most a quarter of them contain objects, and
+            the mask head learns from these.
     """
 
     epochs: int = 12
@@ -52,11 +52,11 @@ class HeadConfig:
     """Sizes of a Mask R-CNN behind its backbone; the defaults are torchvision's.
 
     Attributes:
-        fpn_channels: of each map of the feature pyramid.
-        box_width: of the two linear layers that class and box are read from.
-        mask_layers: convolutions before a mask is read.
-        mask_width: their channels.
-        proposals: regions an image that the heads look at; twice as many in training.
+        fpn_channels: channels of each level of the feature pyramid.
+        box_width: width of the box head's two linear layers.
+        mask_layers: convolutions of the mask head.
+        mask_width: channels of these convolutions.
+        proposals: regions per image that the heads look at; twice as many in training.
     """
 
     fpn_channels: int = 256
@@ -74,10 +74,12 @@ class DetectTrainConfig(TrainNetworkConfig):
     """Settings of ``psvit-search detect train``.
 
     Attributes:
-        arch: the backbone: an arch.json or a name of a PSViT-2D, or ``torchvision:resnet50``.
-        start: its weights as a classifier, a model.safetensors of ``retrain``, whose head is dropped; None starts from
-            scratch.
-        watch: measure AP on the validation images after each epoch; on COCO that takes long.
+        arch: backbone: an arch.json, a name (``psvit_2d_tiny_8``), or ``torchvision:resnet50``.
+        start: weights of the backbone as a classifier, a model.safetensors of ``retrain``; None starts from scratch.
+        watch: measure average precision after each epoch, too. On COCO that takes long.
+        heads: sizes of the heads.
+        data: dataset in COCO's format.
+        recipe: training recipe.
     """
 
     watch: bool = False
@@ -91,10 +93,12 @@ class DetectEvaluateConfig(TrainedNetworkConfig):
     """Settings of ``psvit-search detect evaluate``.
 
     Attributes:
-        arch: the backbone, as for ``detect train``, whose run folder has its arch.json.
-        weights: the detector's weights, a model.safetensors of ``detect train``; its header knows all sizes.
-        precision: ``fp32``, ``bf16`` or ``fp16``; ``auto`` is bf16 on a GPU and fp32 on a CPU.
-        save: where a picture of some images and what was found in them goes; None draws none.
+        arch: backbone, as for ``detect train``, whose run folder has its arch.json.
+        weights: the detector's weights, a model.safetensors of ``detect train``. Its header knows all sizes.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        precision: ``fp32``, ``bf16`` or ``fp16`` autocast, or ``auto`` for bf16 on a GPU and fp32 on a CPU.
+        save: draw some images and what was found in them into this .png or .svg file.
+        data: dataset in COCO's format.
     """
 
     precision: str = "auto"

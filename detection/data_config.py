@@ -10,15 +10,18 @@ from psvit.data.config import CORRUPT
 
 @dataclass
 class CocoConfig:
-    """A data set in COCO's format; the defaults are the layout of COCO 2017, and of ``detect shapes``.
+    """A dataset in COCO's format; the defaults are the layout of COCO 2017, and of ``detect shapes``.
 
     Attributes:
-        root: folder that holds everything; the other paths are below it.
-        train_images, val_images: folder of the images to learn from, and of those to score on.
-        train_annotations, val_annotations: the JSON file that lists them.
-        workers: loader processes for each rank; 0 loads in the training process. No effect on the result.
-        corrupt: what becomes of images that are listed but not there: ``fail`` stops before anything is trained,
-            ``skip`` leaves them out, of training and of scores, and says how many.
+        root: folder that holds everything: ``annotations/``, ``train2017/`` and ``val2017/``. The other paths are
+            below it.
+        train_images: folder of the training images.
+        train_annotations: JSON file that lists them.
+        val_images: folder of the validation images.
+        val_annotations: JSON file that lists them.
+        workers: loader processes per rank; 0 loads in the main process. No effect on the result.
+        corrupt: what to do with listed images that are missing: ``fail`` stops before training, ``skip`` leaves them
+            out. They are then left out of training and of scores, and counted.
     """
 
     root: str | None = None

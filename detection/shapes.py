@@ -45,11 +45,12 @@ class ShapesConfig:
 
     Attributes:
         save: folder to make.
-        num_images: images to learn from.
-        num_val_images: images to score on.
-        size: pixels of an image's shorter side; the longer one has up to half as many again.
-        singles: images of one shape each, of 32 x 32 pixels, to train a classifier on; a quarter as many to test it.
-        seed: of all that is drawn.
+        num_images: training images.
+        num_val_images: validation images.
+        size: pixels of an image's shorter side. The longer one has up to half as many again.
+        singles: images of a single shape, in ``singles/``, to train a classifier on; 0 draws none. They have 32 x 32
+            pixels, and a quarter as many are there to test it.
+        seed: random seed of all that is drawn.
     """
 
     save: str = "???"

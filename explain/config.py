@@ -15,18 +15,19 @@ class ExplainConfig(TrainedNetworkConfig):
 
     Attributes:
         runs: folder of all runs.
-        name: name of this project's runs.
-        arch: the network: an arch.json, a name as ``deit_tiny_16`` or ``1d_tiny_16:BSB-BB-B``, or
-            ``torchvision:resnet18``.
-        weights: its trained weights, a safetensors file of ``retrain``.
-        versus: a second network, to be shown beside the first.
-        versus_weights: its trained weights.
+        name: name of the project; its runs are in ``runs/NAME/``.
+        arch: network: an arch.json, a name (``deit_tiny_16``, ``1d_tiny_16:BSB-BB-B``), or ``torchvision:resnet18``.
+        weights: its trained weights, a model.safetensors.
+        versus: second network to compare with.
+        versus_weights: its trained weights, a model.safetensors.
         split: images to look at: ``test``, ``search`` or ``train``.
-        num_images: of these, over how many the similarity is averaged, drawn by ``seed`` with the classes in
-            proportion; all, where the split has fewer.
-        pictures: image files for Grad-CAM; none takes the first eight of these images.
-        save: folder of what is made.
-        seed: of the choice of images.
+        num_images: images to average the similarity over, drawn with the classes in proportion. All, where the
+            split has fewer.
+        pictures: image files for Grad-CAM, such as ``[a.jpg,b.jpg]``; by default the first eight of these images.
+        save: folder for tables and plots.
+        seed: random seed of the choice of images.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        data: dataset to take the images from.
     """
 
     runs: str = "runs"

@@ -7,11 +7,10 @@ import math
 import statistics
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psvit.cli.run import RunAllConfig, SupernetPart, run_parts
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe
 from psvit.figures import BLUE, GREY, VERMILLION, save_figure
@@ -22,8 +21,9 @@ from psvit.run.files import write_text
 from psvit.run.folder import RunFolder
 from psvit.run.jobs import Job, cores, run_jobs
 from psvit.run.signals import Stopped
-from psvit.search.config import SearchConfig
-from psvit.supernet.config import SpaceConfig
+from psvit.search.config import SearchConfig, SearchRunConfig
+from psvit.search.searchers import AUTO
+from psvit.supernet.config import SpaceConfig, SupernetPart, TrainSupernetConfig
 from psvit.units import format_quantity
 from psvit.zoo import space
 
@@ -36,12 +36,12 @@ SEARCHES = ("search_1d", "search_2d")  # the rows whose network a search finds
 
 @dataclass
 class ScaleConfig:
-    """What the rows of the tables are at one scale; a file each in ``conf/scale``.
+    """What the rows of the tables are at one scale; one file per scale in ``conf/scale``.
 
     Attributes:
-        name: of the scale; the folder is ``ablate-NAME``.
-        network: the named network that is ablated; its variants are called ``NETWORK_VARIANT``.
-        search_1d, search_2d: the named spaces that the rows of this name search.
+        name: name of the scale; the folder is ``ablate-NAME``.
+        network: named network to ablate; its variants are called ``NETWORK_VARIANT``.
+        search_1d, search_2d: named space that the row of this name searches.
     """
 
     name: str = "digits"
@@ -55,18 +55,21 @@ class AblateConfig:
     """Settings of ``psvit-search ablate``.
 
     Attributes:
-        table: a name of :data:`psvit.paper.published.ABLATIONS`, or ``all``.
-        scale: which networks, and which spaces are searched.
-        seeds: every network is trained once with each: of weights, data order, augmentation, paths and search.
-        jobs: networks trained at once, in processes of their own; 0 is one a core, and one on a GPU. On a CPU each has
-            one thread, so that this has no effect on the result. Under torchrun all processes train one network.
+        table: table to make: ``components``, ``pooling``, ``sharing``, ``pooling_kind`` or ``all``.
+        scale: networks, data, epochs and budget of the tables.
+        seeds: random seeds; every network is trained once with each. Of weights, data order, augmentation, paths and
+            search.
+        jobs: networks to train at once; 0 is one per core, and one on a GPU. On a CPU each has one thread, so that this
+            has no effect on the result. Under torchrun all processes train one network.
         runs: folder of all runs.
-        name: name of the project.
-        out: the folder of the trainings and the tables.
+        name: name of the project; its runs are in ``runs/NAME/``.
+        out: folder of the trainings and the tables.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        recipe: how every network is trained, those that a search has found as well.
+        data: dataset to train and test on.
+        recipe: training recipe of every network; the dataset chooses it. Those that a search has found are trained by
+            it, too.
         supernet: how the supernets of the searches are trained.
-        search: how these are searched, and within which budget.
+        search: how the supernets are searched, and within which budget.
     """
 
     table: str = "???"
@@ -105,32 +108,37 @@ class Training:
 
     Attributes:
         variant: of the row.
-        config: what ``retrain`` is asked, or ``run`` for a row that is searched.
+        folder: of all that belongs to it.
+        retrain: what is trained in the end.
+        supernet: of a row that is searched, the training of the supernet; None of any other row.
+        search: of a row that is searched, the search that writes the ``arch`` of ``retrain``.
         threads: of torch, on the CPU; None leaves them as they are.
     """
 
     variant: str
-    config: RetrainConfig | RunAllConfig
+    folder: Path
+    retrain: RetrainConfig
+    supernet: TrainSupernetConfig | None = None
+    search: SearchRunConfig | None = None
     threads: int | None = None
+
+    @property
+    def seed(self) -> int:
+        """The seed of all of it."""
+        return self.retrain.seed
 
     @property
     def name(self) -> str:
         """What messages call it."""
-        return f"{self.folder.parent.name}, seed {self.config.seed}"
+        return f"{self.folder.parent.name}, seed {self.seed}"
 
-    @property
-    def folder(self) -> Path:
-        """Its run folder."""
-        return Path(self.config.out)
-
-    @property
-    def result(self) -> dict[str, Any] | None:
+    def read_result(self) -> dict[str, Any] | None:
         """What ``retrain`` has written of it; None until it is trained.
 
         Raises:
             ValueError: the file cannot be read.
         """
-        path = self.folder / ("retrain" if self.variant in SEARCHES else "") / "result.json"
+        path = Path(self.retrain.out) / "result.json"
         if not path.exists():
             return None
         try:
@@ -154,29 +162,47 @@ def training(config: AblateConfig, variant: str, seed: int) -> Training:
         ValueError: the scale names a network or a space that there is not.
     """
     name = network_name(config.scale, variant)
-    folder = Path(config.out) / (variant if variant in SEARCHES else name) / f"seed{seed}"
-    shared: dict[str, Any] = {"runs": config.runs, "name": config.name, "out": str(folder), "seed": seed}
-    shared |= {"device": config.device, "data": config.data}
-    if variant not in SEARCHES:
+    searched = variant in SEARCHES
+    folder = Path(config.out) / (variant if searched else name) / f"seed{seed}"
+
+    def shared(part: str = "") -> dict[str, Any]:
+        out = str(folder / part)
+        return {"runs": config.runs, "name": config.name, "out": out, "seed": seed, "device": config.device}
+
+    if not searched:
         find_arch(name)
-        return Training(variant, RetrainConfig(**shared, arch=name, recipe=config.recipe))
-    found = RunAllConfig(**shared, space=SpaceConfig.of(space(name)), supernet=config.supernet, search=config.search)
-    found.retrain.recipe = config.recipe
-    return Training(variant, found)
+        return Training(variant, folder, RetrainConfig(**shared(), arch=name, data=config.data, recipe=config.recipe))
+    supernet = TrainSupernetConfig(
+        **shared("supernet"), **vars(config.supernet), space=SpaceConfig.of(space(name)), data=config.data
+    )
+    search = SearchRunConfig(
+        **shared("search"),
+        supernet=supernet.out,
+        data_root=config.data.root,
+        workers=config.data.workers,
+        search=config.search,
+    )
+    arch = str(Path(search.out) / "arch.json")
+    retrain = RetrainConfig(**shared("retrain"), arch=arch, data=config.data, recipe=config.recipe)
+    return Training(variant, folder, retrain, supernet, search)
 
 
 def train(task: Training) -> None:
-    """Train a row's network, or go on where its folder stands.
+    """Train a row's network, or resume where its folder stands.
 
     Raises:
-        ValueError, Stopped: as :func:`psvit.retrain.train.retrain` and :func:`psvit.cli.run.run_parts`.
+        ValueError, Stopped: as the tasks of ``train-supernet``, of a search and of ``retrain``.
     """
-    if isinstance(task.config, RunAllConfig):
-        run_parts(task.config, "search")
-    else:
-        from psvit.retrain.train import retrain
+    from psvit.retrain.train import retrain
 
-        retrain(task.config)
+    if task.supernet is not None and task.search is not None:
+        from psvit.search.auto import settle
+        from psvit.search.run import search
+        from psvit.supernet.train import train_supernet
+
+        train_supernet(task.supernet)
+        search(replace(task.search, search=settle(task.search, task.folder)))
+    retrain(task.retrain)
 
 
 def _train_apart(task: Training) -> None:
@@ -196,20 +222,20 @@ def _train_all(tasks: Sequence[Training], config: AblateConfig) -> None:
 
     from psvit.engine.device import pick_device
 
-    todo = [task for task in tasks if task.result is None]
+    todo = [task for task in tasks if task.read_result() is None]
     on_cpu = pick_device(config.device).type == "cpu"
     at_once = config.jobs or (cores() if on_cpu else 1)
     with tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc="trained", unit="network", disable=None) as bar:
 
         def done(job: Job, _: None) -> None:
             with bar.external_write_mode():
-                print(f"{job.name}: top-1 {job.argument.result['top1']:.4f}", flush=True)
+                print(f"{job.name}: top-1 {job.argument.read_result()['top1']:.4f}", flush=True)
             bar.update()
 
         threads = 1 if on_cpu else max(1, cores() // at_once)
         run_jobs(
             [
-                Job(task.name, _train_apart, Training(task.variant, task.config, threads))
+                Job(task.name, _train_apart, replace(task, threads=threads))
                 for task in sorted(todo, key=_work, reverse=True)
             ],
             at_once,
@@ -218,8 +244,8 @@ def _train_all(tasks: Sequence[Training], config: AblateConfig) -> None:
 
 
 def _work(task: Training) -> float:
-    """How long it may take, to no scale: a search's supernet takes longest."""
-    return math.inf if isinstance(task.config, RunAllConfig) else find_arch(task.config.arch).cost.flops
+    """How long it may take, in no unit: a search's supernet takes longest."""
+    return find_arch(task.retrain.arch).cost.flops if task.search is None else math.inf
 
 
 # ---------------------------------------------------------------------------------------------------- the task
@@ -235,7 +261,7 @@ def ablate(config: AblateConfig) -> Path:
         The folder.
 
     Raises:
-        ValueError: what ``retrain`` and ``run`` refuse, the line begins with the network and seed; or a folder that
+        ValueError: what a search or ``retrain`` refuses, in a line that begins with network and seed; or a folder that
             holds an ablation of other settings.
         Stopped: Ctrl-C or SIGTERM came; all trainings have saved what they did.
     """
@@ -245,21 +271,21 @@ def ablate(config: AblateConfig) -> Path:
     out = Path(config.out)
     variants = dict.fromkeys(row.variant for rows in config.tables.values() for row in rows)
     tasks = [training(config, variant, seed) for variant in variants for seed in config.seeds]
-    if processes.world > 1 and config.search.searcher == "auto" and not variants.keys().isdisjoint(SEARCHES):
-        raise ValueError("search=auto works in one process; under torchrun say search=exhaustive or search=evolve")
+    if processes.world > 1 and config.search.searcher == AUTO and not variants.keys().isdisjoint(SEARCHES):
+        raise ValueError("search=auto works in one process; with torchrun, use search=exhaustive or search=evolve")
     binding = {key: value for key, value in asdict(config).items() if key not in ("table", "seeds")}
     with RunFolder(out, binding, processes.main):
         try:
             if processes.world > 1:
                 # what is left to do is the same in all, since none ends before all have joined the first
-                for task in [task for task in tasks if task.result is None]:
+                for task in [task for task in tasks if task.read_result() is None]:
                     if processes.main:
                         print(f"{task.name}, in {task.folder}", flush=True)
                     train(task)
             else:
                 _train_all(tasks, config)
         except Stopped:
-            raise Stopped(f"stopped; what was trained is saved in {out}, and the same command goes on") from None
+            raise Stopped(f"stopped; what was trained is saved in {out}, and the same command resumes") from None
         if processes.main:
             for name, rows in config.tables.items():
                 write_table(make_table(name, rows, tasks, config), out)
@@ -277,7 +303,7 @@ def make_table(name: str, rows: Sequence[Ablation], tasks: Sequence[Training], c
     searched has what was found by seed in ``found``; its ``layers`` are all of these, its ``flops`` and ``params`` the
     largest.
     """
-    made = {(task.variant, task.config.seed): task.result for task in tasks}
+    made = {(task.variant, task.seed): task.read_result() for task in tasks}
     test_images = 0
     table_rows = []
     for row in rows:

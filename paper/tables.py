@@ -68,8 +68,8 @@ class PaperConfig:
     """Settings of ``psvit-search paper``.
 
     Attributes:
-        runs: folder of all runs, where results of ours are looked for.
-        save: write paper.md and a CSV file for each table into this folder, too.
+        runs: folder of all runs, where measured results are looked for.
+        save: write paper.md and one CSV file per table into this folder, too.
         json: print JSON instead of tables.
     """
 

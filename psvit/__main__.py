@@ -2,7 +2,7 @@
 
 import sys
 
-from psvit.cli.command import main
+from psvit.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

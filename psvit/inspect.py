@@ -26,7 +26,8 @@ class InspectConfig:
     """Settings of ``psvit-search inspect``.
 
     Attributes:
-        target: an arch.json, a network's name, a space's name, or a name and layers as ``1d_tiny_16:BSB-BB-B``.
+        target: an arch.json, a network (``deit_tiny_16``), a space (``1d_tiny_16``), or a space and layers
+            (``1d_tiny_16:BSB-BB-B``).
         save: draw the network into this .png or .svg file, too.
         json: print JSON instead of a table.
     """

@@ -92,14 +92,15 @@ class TorchvisionNetwork:
 
     @cached_property
     def cost(self) -> Cost:
-        """What torch counts in a forward pass without data (convolutions and matrix products), halved."""
+        """What a forward pass is counted to cost; it is run without data."""
         import torch
-        from torch.utils.flop_counter import FlopCounterMode
 
-        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        from psvit.flops import count_flops
+
+        with torch.device("meta"):
             network = self.build().eval()
-            network(torch.empty(1, 3, *self.image_size))
-        return Cost(counter.get_total_flops() // 2, sum(weight.numel() for weight in network.parameters()))
+            flops = count_flops(network, torch.empty(1, 3, *self.image_size))
+        return Cost(flops, sum(weight.numel() for weight in network.parameters()))
 
     def for_data(self, classes: int, image_size: tuple[int, int] | None) -> Network:
         return replace(self, classes=classes, image_size=image_size or self.image_size)

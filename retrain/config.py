@@ -17,13 +17,13 @@ class DistillConfig:
     """Distillation (DeiT, arXiv 2012.12877, section 4): the network learns from a trained teacher as well.
 
     Attributes:
-        teacher: ``torchvision:regnet_y_16gf``, ``timm:regnety_160.deit_in1k``, or the path of an arch.json of ours;
-            None learns from the labels alone.
-        weights: file of the teacher's weights: safetensors, or one of torch that holds tensors only. None: the
-            library's own pretrained weights, which it downloads, or the model.safetensors beside the arch.json.
-        mode: ``hard`` learns the class that the teacher decides for, ``soft`` its probabilities.
-        alpha: share of the teacher in the loss, the rest is the labels'; None is DeiT's: 0.5 if hard, 0.1 if soft.
-        temperature: of both networks' probabilities, if soft.
+        teacher: network to learn from as well: ``torchvision:regnet_y_16gf``, ``timm:regnety_160.deit_in1k``, or an
+            arch.json; None learns from the labels alone.
+        weights: file of the teacher's weights; None downloads those of its library, or takes the model.safetensors next
+            to the arch.json. Safetensors, or a file of torch that holds tensors only.
+        mode: learn the class that the teacher predicts (``hard``), or its probabilities (``soft``).
+        alpha: share of the teacher in the loss; None is DeiT's, 0.5 if hard and 0.1 if soft.
+        temperature: temperature of both networks' probabilities, if soft.
     """
 
     teacher: str | None = None
@@ -73,13 +73,15 @@ class RetrainConfig(TrainNetworkConfig):
     """Settings of ``psvit-search retrain``.
 
     Attributes:
-        arch: the network to train: an arch.json, a name such as ``deit_tiny_16`` or ``1d_tiny_16:BSB-BB-B``, or one of
-            torchvision's, ``torchvision:resnet18``. A name takes classes and image size from the data.
-        start: weights of this very network to start from, a safetensors file; None starts from scratch.
-        adapt: take classes and image size from the data where they differ from arch.json's, instead of refusing; a
-            head of other classes in ``start`` is made anew.
-        hold_out: keep the search split out of training; by default all that is not test trains the network.
-        distill: a teacher to learn from, beside the labels.
+        arch: network to train: an arch.json, a name (``deit_tiny_16``, ``1d_tiny_16:BSB-BB-B``), or
+            ``torchvision:resnet18``. A name takes classes and image size from the data.
+        start: weights of this network to start from, a safetensors file; None starts from scratch.
+        adapt: take classes and image size from the data where they differ from those of arch.json. The head of other
+            classes in ``start`` is then initialised anew. Otherwise a difference is refused.
+        hold_out: keep the search split out of training. By default everything but the test split trains the network.
+        distill: teacher to learn from, in addition to the labels.
+        data: dataset to train and test on.
+        recipe: training recipe; the dataset chooses it.
     """
 
     adapt: bool = False
@@ -99,10 +101,12 @@ class EvaluateConfig(TrainedNetworkConfig):
     """Settings of ``psvit-search evaluate``.
 
     Attributes:
-        arch: the network: an arch.json, or a name as for ``retrain``.
-        weights: its model.safetensors.
-        split: ``test``, ``search`` or ``train``.
-        batch_size: images a forward pass.
+        arch: network: an arch.json, a name (``deit_tiny_16``, ``1d_tiny_16:BSB-BB-B``), or ``torchvision:resnet18``.
+        weights: its trained weights, a model.safetensors.
+        split: images to score on: ``test``, ``search`` or ``train``.
+        batch_size: images per forward pass.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        data: dataset to score on.
     """
 
     split: str = "test"

@@ -22,11 +22,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from psvit.archfile import load_arch
 from psvit.data.data import Data
 from psvit.data.transforms import Normalize, Size
+from psvit.flops import count_flops
 from psvit.retrain.config import DistillConfig
 from psvit.retrain.fit import load_trained
 from psvit.weights import load_tensors, read_tensors
@@ -134,7 +134,7 @@ def load_teacher(config: DistillConfig, data: Data, size: Size) -> Teacher:
     network.eval().requires_grad_(False)
     resized, classes = _try(network, size, blueprint.size, config.teacher)
     _same_classes(config.teacher, classes, data)
-    flops = _count_flops(network, blueprint.size if resized else size)
+    flops = count_flops(network, torch.zeros(1, 3, *(blueprint.size if resized else size)))
     return Teacher(network, data.normalize, blueprint.normalize, blueprint.size if resized else None, flops)
 
 
@@ -295,11 +295,3 @@ def _try(network: nn.Module, size: Size, own: Size, teacher: str) -> tuple[bool,
             if resized:
                 raise ValueError(f"the teacher {teacher} takes no images of its own size: {error}") from error
     raise AssertionError("one of the two has answered or raised")
-
-
-@torch.no_grad()
-def _count_flops(network: nn.Module, size: Size) -> int:
-    """Multiply-adds of the forward pass of an image."""
-    with FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, *size))
-    return counter.get_total_flops() // 2

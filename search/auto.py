@@ -1,20 +1,23 @@
-"""``search=auto``: exhaustive search where it ends in acceptable time, else evolution."""
+"""``search=auto``: exhaustive search where that is fast enough, else evolution."""
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
+from psvit.run.files import write_text
 from psvit.search.budget import Budget
-from psvit.search.config import SearchRunConfig
+from psvit.search.config import SearchConfig, SearchRunConfig
 from psvit.search.evaluator import Evaluator
 from psvit.search.exhaustive import Exhaustive
 from psvit.search.loop import TOGETHER
 from psvit.search.measure import latency_table
 from psvit.search.run import make_evaluator, open_search_data
+from psvit.search.searchers import AUTO
 from psvit.supernet.checkpoint import TrainedSupernet
 from psvit.supernet.space import Subspace
 
@@ -30,8 +33,32 @@ class Choice:
     why: str
 
 
+def settle(config: SearchRunConfig, project: Path) -> SearchConfig:
+    """How to search, with the searcher that ``search=auto`` comes to; any other searcher is kept as it is.
+
+    The choice is recorded in ``searcher.json`` of the project's folder, so that a run resumes with the same searcher.
+
+    Raises:
+        ValueError: what a search would refuse.
+    """
+    search = config.search
+    if search.searcher != AUTO:
+        return search
+    record, table = project / "searcher.json", project / "latency.json"
+    budget = asdict(search.budget)
+    chosen = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    if chosen.get("budget") != budget:
+        chosen = {"budget": budget, **asdict(choose(config, search.auto_minutes, project))}
+        write_text(record, json.dumps(chosen, indent=2) + "\n")
+    print(f"search=auto: {chosen['why']}: {chosen['searcher']}")
+    latency = search.latency
+    if budget["latency"] and latency.table is None and table.exists():  # what the choice was made by
+        latency = replace(latency, table=str(table))
+    return replace(search, searcher=chosen["searcher"], latency=latency)
+
+
 def choose(config: SearchRunConfig, minutes: float, project: Path) -> Choice:
-    """Exhaustive search if it is predicted to end within so many minutes here, else evolution.
+    """Exhaustive search if it is predicted to take at most so many minutes here, else evolution.
 
     A table of latencies, if one is needed and none is given, is measured and kept in the project's folder.
 

@@ -1,4 +1,4 @@
-"""Settings of ``psvit-search evolve``, ``random`` and ``rank``. No torch."""
+"""Settings of the searches, and of the commands that judge them. No torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ COSTS = ("spread", "equal")
 
 @dataclass
 class BudgetConfig:
-    """What is allowed: ``1.3G`` is at most 1.3e9, ``1.2G..1.3G`` a band, None anything; a latency is ``2ms``."""
+    """What an architecture may cost; None allows anything.
+
+    Attributes:
+        flops: multiply-adds per image: at most ``1.3G``, or a range such as ``1.2G..1.3G``.
+        params: parameters: at most ``16M``, or a range such as ``15M..16M``.
+        latency: time of a forward pass on this machine: at most ``2ms``, or a range such as ``1ms..2ms``.
+    """
 
     flops: str | None = None
     params: str | None = None
@@ -27,9 +33,9 @@ class MeasurementConfig:
     """How latencies are measured.
 
     Attributes:
-        batch: images a forward pass.
-        precision: ``fp32``, ``bf16`` or ``fp16`` autocast; ``auto`` is bf16 on a GPU and fp32 on a CPU.
-        repeats: timed forward passes of each network; the median counts.
+        batch: images per timed forward pass.
+        precision: ``fp32``, ``bf16`` or ``fp16`` autocast, or ``auto`` for bf16 on a GPU and fp32 on a CPU.
+        repeats: timed forward passes per network; the median counts.
     """
 
     batch: int = 1
@@ -46,8 +52,8 @@ class LatencyConfig(MeasurementConfig):
     """What a budget of latency means.
 
     Attributes:
-        table: a latency.json; None measures one on this machine and keeps it in the run folder.
-        force: take the table even if it is of another device, batch, precision or network.
+        table: latency.json that a latency budget refers to; None measures one on this machine.
+        force: use the table even if it is of another device, batch, precision or network.
     """
 
     table: str | None = None
@@ -59,9 +65,12 @@ class MeasureConfig(MeasurementConfig):
     """Settings of ``psvit-search latency``.
 
     Attributes:
-        supernet: run folder of ``train-supernet``, whose networks are measured.
-        space: measure those of this space instead, with 1000 classes or as many as the named space has.
-        save: where the table goes.
+        runs: folder of all runs.
+        name: name of the project; its runs are in ``runs/NAME/``.
+        supernet: run folder of ``train-supernet``, whose space is measured.
+        space: space to measure instead, with 1000 classes or as many as the named space has.
+        save: file for the table.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
     """
 
     runs: str = "runs"
@@ -77,24 +86,25 @@ class SearchConfig:
     """How to search.
 
     Attributes:
-        searcher: a name of :data:`psvit.search.searchers.SEARCHERS`; ``auto`` (for ``run``) chooses between
-            exhaustive search and evolution.
-        trials: architectures to score; ``exhaustive`` scores all.
-        population: architectures a generation (and, for random search, a batch).
-        parents: best architectures so far that a generation descends from.
-        mutation: share of children made by mutation; the others by crossover.
-        auto_minutes: ``auto`` takes exhaustive search if it is predicted to end within so many minutes.
-        race: exhaustive only: score all on a few images first, and drop what can no longer be among the best.
-        race_keep: how many best are raced for.
-        confidence: probability, at least, that none of these is dropped.
-        images: score on this many images of the search split, stratified; None takes all.
-        placements: score on this many random placements of the layers in the cells and average; 0 scores the
-            canonical path alone.
-        baseline: random architectures of the winner's cost (within 2 %) that it is compared with.
-        precision: ``fp32``, ``bf16`` or ``fp16`` autocast; ``auto`` is bf16 on a GPU and fp32 on a CPU.
-        compile: compile the layers by torch.compile; None does on a GPU.
-        batch_size: images that are scored together; None chooses by the device and the space.
-        memory: what scoring may use, such as ``8G``; None takes what is free.
+        budget: what the architectures may cost.
+        latency: what a latency budget refers to.
+        searcher: name of a searcher, or ``auto`` for exhaustive search if that is fast enough, else evolution.
+        trials: architectures to score. Exhaustive search scores all.
+        population: architectures per generation (in random search, per batch).
+        parents: best architectures so far that each generation is bred from.
+        mutation: share of children made by mutation; crossover makes the rest.
+        auto_minutes: with search=auto, search exhaustively if that is predicted to take at most this many minutes.
+        race: score all architectures on a few images first, and drop those that can no longer be among the best.
+        race_keep: how many of the best the race has to keep.
+        confidence: lower bound on the probability that the race drops none of these.
+        images: score on this many images of the search split, stratified; None uses all.
+        placements: score the mean over this many random placements of the layers in the cells; 0 scores the canonical
+            placement alone.
+        baseline: random architectures of equal cost (within 2 %) to compare the winner with.
+        precision: ``fp32``, ``bf16`` or ``fp16`` autocast, or ``auto`` for bf16 on a GPU and fp32 on a CPU.
+        compile: compile the layers with torch.compile; None does so on a GPU.
+        batch_size: images to score at once; None chooses by the device and the space.
+        memory: memory that scoring may use, such as ``8G``; None is all that is free.
     """
 
     budget: BudgetConfig = field(default_factory=BudgetConfig)
@@ -137,9 +147,10 @@ class SearchRunConfig(RunConfig):
     """Settings of one search.
 
     Attributes:
-        supernet: run folder of ``train-supernet``; its space, data and splits are used.
-        data_root: where its images lie now, if they moved.
-        workers: loader processes.
+        supernet: run folder of ``train-supernet``, whose space, data and splits are used.
+        data_root: where the supernet's images are now, if they moved.
+        workers: loader processes per rank; 0 loads in the main process. No effect on the result.
+        search: how to search.
     """
 
     supernet: str = "???"
@@ -153,9 +164,9 @@ class ReportConfig:
     """Settings of ``psvit-search report``.
 
     Attributes:
-        run: run folder of a search; None is the only search of the project.
+        run: run folder of a search; by default the project's only one.
         runs: folder of all runs.
-        name: name of the project.
+        name: name of the project; its runs are in ``runs/NAME/``.
     """
 
     run: str | None = None
@@ -168,17 +179,18 @@ class RankConfig(RunConfig):
     """Settings of ``psvit-search rank``.
 
     Attributes:
-        supernet: run folder of ``train-supernet``; its space, data and splits are used.
-        data_root: where its images lie now, if they moved.
-        workers: loader processes of each training.
-        archs: architectures to train alone.
-        cost: ``spread`` draws from all that the budget allows, over all its costs; ``equal`` from those within 2 % of
-            ``flops``.
-        flops, params: the budget, as in :class:`BudgetConfig`.
-        placements: as in :class:`SearchConfig`.
-        jobs: networks trained at once; 0 is one a core, and on a GPU as many as its memory holds. No effect on the
-            result.
-        recipe: how each is trained.
+        supernet: run folder of ``train-supernet``, whose space, data and splits are used.
+        data_root: where the supernet's images are now, if they moved.
+        workers: loader processes per training; 0 loads in the main process. No effect on the result.
+        archs: architectures to train, each alone.
+        cost: draw architectures of all costs within the budget (``spread``), or within 2 % of ``flops`` (``equal``).
+        flops: multiply-adds per image: at most ``1.3G``, or a range such as ``1.2G..1.3G``.
+        params: parameters: at most ``16M``, or a range such as ``15M..16M``.
+        placements: score the mean over this many random placements of the layers in the cells; 0 scores the canonical
+            placement alone.
+        jobs: networks to train at once; 0 is one per core, and on a GPU as many as fit into its memory. No effect on
+            the result.
+        recipe: training recipe of each network.
     """
 
     supernet: str = "???"
@@ -205,12 +217,12 @@ class PickConfig:
     """Settings of ``psvit-search pick``.
 
     Attributes:
-        run: run folder of a search, or folder of a project whose searches are put together.
+        run: run folder of a search, or folder of a project, whose searches are combined.
         runs: folder of all runs.
-        name: name of the project.
-        budget: what the architectures must meet.
-        table: the latency.json that a budget of latency is meant by; None is the one in ``run``, or beside it.
-        top: how many architectures are shown.
+        name: name of the project; its runs are in ``runs/NAME/``.
+        budget: what the architectures may cost.
+        table: latency.json that a latency budget refers to; None is the one in the run folder or next to it.
+        top: how many architectures to show.
         save: write the best as this arch.json, too.
         json: print JSON instead of a table.
     """

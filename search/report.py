@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
-import re
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 import psvit
 from psvit.arch import LAYER_NAMES, NetworkSpec
@@ -24,6 +21,7 @@ from psvit.archfile import parse_network
 from psvit.cost import network_cost
 from psvit.inspect import parts
 from psvit.run.files import sha256, write_text
+from psvit.run.folder import recorded_command
 from psvit.search.budget import Budget
 from psvit.search.config import ReportConfig
 from psvit.search.history import History, Trial
@@ -136,7 +134,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         "front_size": 0 if front is None else len(front),
         "ranks": _ranks(folder, identity.get("supernet_sha256")),
         "pictures": {name: _picture(folder / f"{name}.png") for name in ("scores", "progress", "architecture")},
-        "command": (result or {}).get("command") or _command(config),
+        "command": recorded_command(folder),
         "config": config,
         "versions": _json(folder / "versions.json"),
         "supernet": identity.get("supernet_sha256"),
@@ -249,45 +247,6 @@ def _race(folder: Path) -> dict[str, Any] | None:
     madds = race.get("madds") or {}
     saved = 1 - madds["race"] / madds["full"] if madds.get("full") else None
     return {"confidence": None, "k": None, "image_share": None} | race | {"madds": madds, "saved": saved}
-
-
-def _command(config: str | None) -> str | None:
-    """A command line of all settings in a search's config.yaml; it repeats the search whatever the defaults are."""
-    settings = yaml.safe_load(config) if config else None
-    if not isinstance(settings, dict):
-        return None
-    searcher = (settings.get("search") or {}).get("searcher", "")
-    words = [f"{key}={_hydra(value)}" for key, value in _flatten(settings)]
-    return shlex.join(["psvit-search", searcher, *words])
-
-
-def _flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _hydra(value: Any) -> str:
-    """A plain value in the grammar of Hydra's overrides."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_hydra, value))}]"
-    if not isinstance(value, str):
-        return json.dumps(value)
-    if re.fullmatch(r"[\w/.+-]+", value) and not _is_other(value):
-        return value
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    return f"'{escaped}'"
-
-
-def _is_other(text: str) -> bool:
-    """Whether Hydra would take a text for a number, a truth value or nothing."""
-    try:
-        float(text)
-    except ValueError:
-        return text.lower() in ("null", "true", "false")
-    return True
 
 
 def _data_files(folder: Path) -> list[Path]:

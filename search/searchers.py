@@ -1,7 +1,7 @@
 """The registry of searchers: what each is called, what it does, and how it is made. No torch.
 
-A searcher's name is its subcommand, its file ``conf/search/NAME.yaml``, the value of ``search.searcher`` and the first
-word of its run folder. Whoever needs the list, the command, its help, the settings' check or a report, reads it here.
+A searcher's name is its subcommand, a choice of ``search=NAME``, the value of ``search.searcher`` and the first word of
+its run folder. Whoever needs the list, the command, its help, the settings' check or a report, reads it here.
 """
 
 from __future__ import annotations

@@ -18,8 +18,20 @@ WEIGHTS = ("separate", "entangled")
 class SpaceConfig:
     """A search space: the dimensions around the layers, and the cells of each stage.
 
-    Attributes are those of :class:`psvit.arch.NetworkSpec`; ``image_size`` is ``224`` or ``224x160``, and ``classes``
-    and, where a dataset has one, the image size come from the data.
+    The dimensions are those of :class:`psvit.arch.NetworkSpec`. The number of classes and, where a dataset has one, the
+    image size come from the data.
+
+    Attributes:
+        name: a label; has no effect.
+        kind: ``1d`` for a sequence of tokens, ``2d`` for a grid.
+        image_size: image size in pixels, ``224`` or ``224x160`` (height first).
+        patch_size: side of a square patch in pixels.
+        widths: token width of each stage.
+        heads: attention heads of each stage.
+        mlp_ratio: hidden width of the MLP over the token width.
+        pool_kernel: kernel size of token pooling, odd.
+        pooling: ``conv`` (the paper's strided convolution), ``max`` or ``average``.
+        cells: cells per stage, and so the most layers that a stage can have.
     """
 
     name: str = "custom"
@@ -73,27 +85,43 @@ class SpaceConfig:
 
 
 @dataclass
-class TrainSupernetConfig(TrainConfig):
-    """Settings of ``psvit-search train-supernet``.
+class SupernetPart:
+    """How a supernet learns, whatever its space and data.
 
     Attributes:
-        sampling: how paths are drawn, a word of :data:`psvit.supernet.sampling.SAMPLINGS`; ``uniform`` is the paper's,
-            the default is what learned most (docs/training.md).
-        paths: draw one path an ``image`` (the default) or one a ``batch`` (as SPOS does).
-        weights: ``separate`` or ``entangled``: whether the two layers of a cell have weights of their own.
-        watch: architectures whose inherited top-1 on the search split is logged after each epoch; 0 for none.
+        recipe: training recipe of the supernet; the dataset chooses it.
+        sampling: how paths are drawn: ``canonical-depth``, ``canonical``, ``uniform`` (the paper's), ``fair`` or
+            ``sandwich``. The default is what learned most (docs/training.md).
+        paths: draw one path per ``image``, or one per ``batch`` (as SPOS does).
+        weights: whether the two layers of a cell have ``separate`` weights, or ``entangled`` ones that they share.
     """
 
-    space: SpaceConfig = field(default_factory=SpaceConfig)
-    data: DataConfig = field(default_factory=DataConfig)
     recipe: Recipe = field(default_factory=Recipe)
     sampling: str = "canonical-depth"
     paths: str = "image"
     weights: str = "separate"
-    watch: int = 4
 
     def __post_init__(self) -> None:
         check_choice(self, PATHS, "paths")
         check_choice(self, WEIGHTS, "weights")
         make_sampler(self.sampling, self.paths, stages=1, cells=1)
+
+
+@dataclass
+class TrainSupernetConfig(SupernetPart, TrainConfig):
+    """Settings of ``psvit-search train-supernet``.
+
+    Attributes:
+        space: search space: widths, heads and patch size of the networks.
+        data: dataset to train on.
+        watch: architectures to score after each epoch, to monitor progress; 0 for none. Their mean inherited top-1 and
+            loss on the search split are logged.
+    """
+
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    watch: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_least(self, 0, "watch")

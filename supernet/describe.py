@@ -17,9 +17,10 @@ class DescribeConfig:
     """Settings of ``psvit-search space``.
 
     Attributes:
-        flops: count the architectures within these FLOPs: ``1.3G`` is at most 1.3e9, ``1.2G..1.3G`` a band.
-        params: likewise for parameters.
-        json: print one JSON object.
+        space: search space: widths, heads and patch size of the networks.
+        flops: multiply-adds per image: at most ``1.3G``, or a range such as ``1.2G..1.3G``.
+        params: parameters: at most ``16M``, or a range such as ``15M..16M``.
+        json: print one JSON object instead of a table.
     """
 
     space: SpaceConfig = field(default_factory=SpaceConfig)

@@ -24,9 +24,11 @@ class InheritConfig:
     """Settings of ``psvit-search inherit``.
 
     Attributes:
-        arch: the architecture's arch.json, of the supernet's space.
+        runs: folder of all runs.
+        name: name of the project; its runs are in ``runs/NAME/``.
+        arch: the architecture, an arch.json of the supernet's space.
         supernet: run folder of ``train-supernet``.
-        save: the file of weights to write, safetensors.
+        save: safetensors file to write the weights to.
     """
 
     runs: str = "runs"

@@ -10,6 +10,13 @@ from psvit.supernet.config import SpaceConfig, TrainSupernetConfig
 from psvit.zoo import SPACES
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Small tensors: threads only cost, and a fixed number makes results the same everywhere."""

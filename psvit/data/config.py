@@ -18,15 +18,15 @@ class DataConfig:
     Attributes:
         name: ``digits``, ``imagefolder``, ``imagenet``, ``packed``, ``webdataset``, ``cifar10`` or ``cifar100``.
         root: folder that holds the images; ``digits`` needs none.
-        image_size: ``224`` or height x width ``224x160``; None is what the space was made for.
+        image_size: image size in pixels, ``224`` or ``224x160`` (height first); None is the space's own.
         search_fraction: share of the training images held out, stratified, to score architectures.
         test_fraction: share held out for testing when a folder has no ``val`` or ``test`` of its own.
-        split_seed: seed of these splits; separate from the run's seed, so that several runs share one split.
-        workers: loader processes for each rank; 0 loads in the training process. No effect on the result.
-        corrupt: what becomes of a training image that cannot be read: ``fail`` stops the run, ``skip`` puts another
-            image in its place, says so once, and goes on. Images that score anything are never skipped.
-        corrupt_limit: how many different images a process may skip before the run is stopped after all.
-        decode: where JPEGs become pixels in training on a GPU: ``cpu``, ``gpu``, or ``auto``, the GPU where it can.
+        split_seed: seed of these splits. It is not the run's seed, so that several runs share one split.
+        workers: loader processes per rank; 0 loads in the main process. No effect on the result.
+        corrupt: what to do with an image that cannot be read: ``fail`` stops, ``skip`` leaves it out. In training
+            another one takes its place, and a line says so. Images that score anything are never skipped.
+        corrupt_limit: how many different images a process may skip before it stops after all.
+        decode: where JPEGs are decoded for training on a GPU: ``cpu``, ``gpu``, or ``auto`` (on the GPU if possible).
             The two decoders differ by a rounding here and there.
     """
 
@@ -50,7 +50,7 @@ class DataConfig:
 
 @dataclass
 class AugmentConfig:
-    """How training images are varied; the defaults are DeiT's (arXiv 2012.12877, table 9).
+    """How training images are augmented; the defaults are DeiT's (arXiv 2012.12877, table 9).
 
     Attributes:
         crop_scale: smallest and largest share of the image that a random resized crop keeps; [1, 1] only resizes.
@@ -58,15 +58,15 @@ class AugmentConfig:
         flip: probability of a horizontal flip.
         rotate: largest rotation in degrees; 0 is none.
         color_jitter: strength of brightness, contrast and saturation jitter where RandAugment is off.
-        randaugment_ops: RandAugment operations an image; 0 switches it off.
-        randaugment_magnitude: their magnitude, 0 to 30; for DeiT's, which timm counts to 10, three times timm's.
-        randaugment_std: standard deviation of the magnitude from operation to operation, in its own unit.
-        randaugment_probability: with which each of the operations is applied.
+        randaugment_ops: RandAugment operations per image; 0 switches it off.
+        randaugment_magnitude: their magnitude, 0 to 30. It is three times that of timm, which counts to 10.
+        randaugment_std: standard deviation of the magnitude between operations, in the same unit.
+        randaugment_probability: probability with which each of the operations is applied.
         erasing: probability of random erasing.
         mixup: alpha of mixup; 0 switches it off.
-        cutmix: alpha of cutmix; 0 switches it off. When both are on, a fair coin chooses for each batch.
+        cutmix: alpha of cutmix; 0 switches it off. When both are on, a fair coin chooses per batch.
         mix_probability: share of batches that are mixed at all.
-        repeats: repeated augmentation (arXiv 1901.09335): how many versions of an image a batch has.
+        repeats: versions of each image in a batch, for repeated augmentation (arXiv 1901.09335).
     """
 
     crop_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
@@ -102,14 +102,13 @@ class PrepareConfig:
     """Settings of ``psvit-search prepare-data``.
 
     Attributes:
-        data: the dataset to pack; all its splits go along. ``corrupt`` and ``corrupt_limit`` say what becomes of images
-            that cannot be read: ``skip`` leaves them out.
         save: folder of the cache.
-        size: pixels: of the shorter side of a JPEG, of both sides of a raw image.
-        store: ``jpeg``, or ``raw``: uint8 pixels, which take some five times the space and no time to decode.
-        quality: of the JPEGs, 1 to 100.
-        workers: processes that read and resize; None is one a core. No effect on the result.
-        verify: check a cache instead of making one.
+        size: pixels of a JPEG's shorter side (never enlarged), or of both sides of a raw image.
+        store: ``jpeg``, or ``raw`` for uint8 pixels, which take about five times the space and no time to decode.
+        quality: JPEG quality, 1 to 100.
+        workers: processes that read and resize; None is one per core. No effect on the result.
+        verify: check an existing cache instead, and name the files that are damaged.
+        data: dataset to pack, with all its splits.
     """
 
     save: str = "???"

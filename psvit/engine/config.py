@@ -17,20 +17,22 @@ class LoopRecipe:
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images an optimiser step, over all processes and accumulated micro-batches.
-        accumulate: micro-batches that a process's share of the batch is cut into, to save memory.
-        lr: peak learning rate of AdamW; it rises linearly for ``warmup_epochs`` and falls as a cosine to ``min_lr``.
-        decay_epochs: with these, the learning rate is divided by ten after each, instead of the cosine.
-        layer_decay: the learning rate falls by this factor with each layer from the head down to the embedding, as for
+        batch_size: images per optimiser step, over all processes and accumulated micro-batches.
+        accumulate: micro-batches that a process's share of a batch is split into, to save memory.
+        lr: peak learning rate of AdamW. It rises linearly for ``warmup_epochs`` and falls as a cosine to ``min_lr``.
+        min_lr: learning rate at the end.
+        warmup_epochs: epochs over which the learning rate rises.
+        decay_epochs: divide the learning rate by ten after each of these epochs, instead of the cosine.
+        layer_decay: factor by which the learning rate falls per layer from the head down to the embedding, for
             fine-tuning (BEiT, arXiv 2106.08254); None leaves it the same everywhere.
-        weight_decay: of matrices and kernels; biases, norms, positions and class token have none.
+        weight_decay: weight decay of matrices and kernels. Biases, norms, positions and class token have none.
         clip_norm: largest gradient norm; None does not clip.
         ema_decay: decay of the exponential moving average of the weights; None keeps none.
-        precision: ``fp32``, ``bf16`` or ``fp16`` autocast; ``auto`` is bf16 on a GPU and fp32 on a CPU.
-        compile: compile the layers by torch.compile: ``true``, ``false``, or ``auto``: on a GPU.
-        checkpoint_activations: keep no activations inside layers and compute them again in the backward pass: much less
-            memory for about a third more computation, and the same result.
-        checkpoint_every: optimiser steps between checkpoints; None is once an epoch. No effect on the result.
+        precision: ``fp32``, ``bf16`` or ``fp16`` autocast, or ``auto`` for bf16 on a GPU and fp32 on a CPU.
+        compile: compile the layers with torch.compile: ``true``, ``false``, or ``auto`` (on a GPU only).
+        checkpoint_activations: recompute activations inside layers in the backward pass instead of keeping them. Much
+            less memory for about a third more computation, and the same result.
+        checkpoint_every: optimiser steps between checkpoints; None is once per epoch. No effect on the result.
     """
 
     epochs: int = 300
@@ -69,9 +71,9 @@ class Recipe(LoopRecipe):
     """How a classifier is trained; the defaults are the DeiT recipe (arXiv 2012.12877, table 9).
 
     Attributes:
-        label_smoothing: share of the target that goes to all classes alike.
-        drop_path: drop-path rate of the last layer; it rises linearly from 0 over depth.
-        augment: how images are varied.
+        label_smoothing: share of the target that is spread evenly over all classes.
+        drop_path: drop-path rate of the last layer. It rises linearly from 0 over depth.
+        augment: how training images are augmented.
     """
 
     label_smoothing: float = 0.1
@@ -89,9 +91,9 @@ class RunConfig:
 
     Attributes:
         runs: folder of all runs.
-        name: name of this project's runs: ``runs/NAME/supernet``, ``runs/NAME/evolve-1.3G``, ``runs/NAME/retrain``.
-        out: the run folder itself.
-        seed: of weights, data order, augmentation, paths and search.
+        name: name of the project; its runs are in ``runs/NAME/``.
+        out: the run folder.
+        seed: random seed of weights, data order, augmentation, paths and search.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
     """
 

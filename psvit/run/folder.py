@@ -1,10 +1,13 @@
-"""A run is a folder that records what was asked; the same command goes on in it, another one is refused. No torch."""
+"""A run is a folder that records what was asked; the same command resumes it, another one is refused. No torch."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -15,28 +18,47 @@ import yaml
 import psvit
 from psvit.run.files import write_text
 
-# Settings (and all below them) that a run may change when it goes on: they have no effect on its result, or are where a
+# Settings (and all below them) that a run may change when it resumes: they have no effect on its result, or are where a
 # file lies whose content is compared (``supernet``, ``arch``, ``data_root``, ``start``, ``distill.weights``).
 WITHOUT_EFFECT = (
     *("data.workers", "workers", "jobs", "recipe.checkpoint_every", "device", "runs", "name", "out", "profile"),
     *("supernet", "arch", "data_root", "start", "distill.weights"),
     *("search.batch_size", "search.memory", "search.compile", "search.auto_minutes"),
     *("search.latency.table", "search.latency.force", "search.latency.repeats"),  # what was measured is compared
-    "search.trials",  # a finished search goes on when it is asked for more
+    "search.trials",  # a finished search resumes when it is asked for more
 )
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+_command: ContextVar[str | None] = ContextVar("command", default=None)
+
+
+@contextmanager
+def recorded_as(command: str | None) -> Iterator[None]:
+    """Run folders that are opened inside this block record the command line that repeats their run."""
+    before = _command.set(command)
+    try:
+        yield
+    finally:
+        _command.reset(before)
+
+
+def recorded_command(folder: Path) -> str | None:
+    """The command line that repeats the run in a folder; None of a run that no command has started."""
+    path = folder / "command.txt"
+    return path.read_text(encoding="utf-8", errors="replace").rstrip("\n") if path.is_file() else None
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
     return flat
 
 
 def differences(recorded: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     """What differs between two nested dicts of plain values, one phrase a key: ``recipe.lr was 0.1 and is 0.2``."""
-    there, here = _flatten(recorded), _flatten(asked)
+    there, here = flatten(recorded), flatten(asked)
     return [
         f"{key} was {there.get(key, 'not set')} and is {here.get(key, 'not set')}"
         for key in dict.fromkeys([*there, *here])
@@ -47,8 +69,9 @@ def differences(recorded: dict[str, Any], asked: dict[str, Any]) -> list[str]:
 class RunFolder:
     """A run's folder, locked while this context is open so that no second process works in it.
 
-    On entry the main process of the run writes ``config.yaml`` and ``versions.json``, or, where a run was started
-    before, checks that the same is asked again. Other processes only know the path.
+    On entry the main process of the run writes ``config.yaml`` (or, in the folder of an earlier run, checks that the
+    same is asked again), ``versions.json``, and ``command.txt`` inside :func:`recorded_as`. Other processes only know
+    the path.
 
     Args:
         path: the folder; made when missing.
@@ -94,7 +117,7 @@ class RunFolder:
         except OSError as error:
             lock.close()
             raise ValueError(
-                f"another process works in {self.path}; wait for it, or use name=... or out=... for a new run"
+                f"another process is working in {self.path}; wait for it, or use name=... or out=... for a new run"
             ) from error
         self._lock = lock
 
@@ -113,19 +136,21 @@ class RunFolder:
         versions = {"psvit-search": psvit.__version__, "python": platform.python_version()}
         versions |= {name: version(name) for name in ("torch", "torchvision")}
         write_text(self.path / "versions.json", json.dumps(versions, indent=2) + "\n")
+        if command := _command.get():
+            write_text(self.path / "command.txt", f"{command}\n")
 
     def _compare(self, path: Path, asked: dict[str, Any]) -> None:
         try:
             recorded = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no YAML; mend it, or use name=... or out=... for a new run") from error
+            raise ValueError(f"{path} is not YAML; repair it, or use name=... or out=... for a new run") from error
         if not isinstance(recorded, dict):
-            raise ValueError(f"{path} records no settings; mend it, or use name=... or out=... for a new run")
+            raise ValueError(f"{path} records no settings; repair it, or use name=... or out=... for a new run")
         changed = differences(_binding(recorded), _binding(asked))
         if changed:
             raise ValueError(
                 f"{self.path} holds a run of other settings: {'; '.join(changed)}. "
-                "Use name=... or out=... for a new run, or the old settings to go on"
+                "Use name=... or out=... for a new run, or the old settings to resume"
             )
 
 
@@ -133,6 +158,6 @@ def _binding(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that have an effect on the result."""
     return {
         key: value
-        for key, value in _flatten(config).items()
+        for key, value in flatten(config).items()
         if not any(key == free or key.startswith(f"{free}.") for free in WITHOUT_EFFECT)
     }

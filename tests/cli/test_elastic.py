@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import load_file
 
 from psvit.engine.checkpoint import load_checkpoint
+from tests.hold import HANG, Hold, wait_until
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("PSVIT_KILLS", "1"))
-STEPS = 20 * (1 + KILLS)  # a busy machine takes many between looking and killing
+STEPS = 20 * (1 + KILLS)
 # nothing that is drawn by process, so that one process can go on where two were: no drop path, no mixup
 TRAINING = ["space.cells=2", "space.widths=[16,16,16]", "space.heads=[1,1,1]", "watch=0", "data.workers=1"]
 TRAINING += ["recipe.batch_size=128", f"recipe.epochs={STEPS // 10}", "recipe.checkpoint_every=1"]
@@ -34,13 +35,13 @@ def command(processes: int) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", *elastic, "--monitor-interval", "0.1", *task]
 
 
-def start(folder: Path, processes: int) -> subprocess.Popen[str]:
+def start(folder: Path, processes: int, hold: Hold | None = None) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
     with open(folder / "log.txt", "a") as log:
         return subprocess.Popen(
             command(processes),
             cwd=folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | (hold.environment if hold else {}),
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
@@ -49,7 +50,7 @@ def start(folder: Path, processes: int) -> subprocess.Popen[str]:
 
 def finish(folder: Path, process: subprocess.Popen[str]) -> dict[str, torch.Tensor]:
     """Wait for the end; the supernet's weights."""
-    assert process.wait(timeout=600) == 0, (folder / "log.txt").read_text()
+    assert process.wait(timeout=HANG) == 0, (folder / "log.txt").read_text()
     return load_file(folder / "runs/default/supernet/supernet.safetensors")
 
 
@@ -74,14 +75,6 @@ def steps_done(folder: Path) -> int:
     return load_checkpoint(checkpoint)["step"] if checkpoint.exists() else 0
 
 
-def wait_for(what: str, true, process: subprocess.Popen[str], seconds: float = 300) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert process.poll() is None, f"it ended before {what}"
-        assert time.monotonic() < until, f"no {what} in {seconds} s"
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """Weights that two processes reach when nobody is killed."""
@@ -93,20 +86,21 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor
 def test_torchrun_goes_on_after_a_kill_and_ends_with_the_same_bits(
     unbroken: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    rng, process, killed = random.Random(KILLS), start(tmp_path, 2), []
-    first = rng.randrange(2)
+    rng, killed = random.Random(KILLS), []
+    hold = Hold(tmp_path / "gate", "checkpoint.pt", times=rng.randint(1, 6))
+    process, first = start(tmp_path / "run", 2, hold), rng.randrange(2)
     for kill in range(KILLS):
-        at = steps_done(tmp_path) + rng.randint(1, 6)
-        wait_for(f"step {at}", lambda at=at: steps_done(tmp_path) >= at, process)
+        hold.wait(process)  # the main process; the other one works on the next step, or waits for the main one there
         time.sleep(rng.uniform(0, 0.1))
-        victims = {rank: min(pid for pid, of in workers_of(tmp_path).items() if of == rank) for rank in (0, 1)}
-        before = set(workers_of(tmp_path))
-        os.kill(victims[(first + kill) % 2], signal.SIGKILL)
-        killed.append(((first + kill) % 2, steps_done(tmp_path)))
+        before = workers_of(tmp_path / "run")
+        victim = min(pid for pid, rank in before.items() if rank == (first + kill) % 2)
+        killed.append(((first + kill) % 2, steps_done(tmp_path / "run")))
+        os.kill(victim, signal.SIGKILL)
+        hold.release(again=kill + 1 < KILLS)
         # the killed, the survivor and both loaders: none may live on beside those that torchrun starts now
-        wait_for("end of the old processes", lambda old=before: not old & set(workers_of(tmp_path)), process, 60)
-    weights = finish(tmp_path, process)
-    log = (tmp_path / "log.txt").read_text()
+        wait_until(lambda old=set(before): not old & set(workers_of(tmp_path / "run")), process)
+    weights = finish(tmp_path / "run", process)
+    log = (tmp_path / "run/log.txt").read_text()
     assert "Traceback" not in log, log
     assert weights.keys() == unbroken.keys()
     for name, weight in weights.items():
@@ -117,12 +111,13 @@ def test_torchrun_goes_on_after_a_kill_and_ends_with_the_same_bits(
 @pytest.mark.skipif("PSVIT_KILLS" not in os.environ, reason="a minute; test_loop has it on toys: set PSVIT_KILLS")
 def test_one_process_goes_on_where_two_have_stopped(unbroken: dict[str, torch.Tensor], tmp_path: Path) -> None:
     """The order of images and the paths are those of the global step; sums are put together in another order."""
-    process = start(tmp_path, 2)
-    wait_for("half of the steps", lambda: steps_done(tmp_path) >= STEPS // 2, process)
+    hold = Hold(tmp_path / "gate", "checkpoint.pt", times=STEPS // 2)
+    process = start(tmp_path / "run", 2, hold)
+    hold.wait(process)
     process.send_signal(signal.SIGTERM)  # torchrun passes it on, and the processes stop together
-    process.wait(timeout=60)
-    assert STEPS // 2 <= steps_done(tmp_path) < STEPS, (tmp_path / "log.txt").read_text()
-    weights = finish(tmp_path, start(tmp_path, 1))
+    process.wait(timeout=HANG)
+    assert STEPS // 2 <= steps_done(tmp_path / "run") < STEPS, (tmp_path / "run/log.txt").read_text()
+    weights = finish(tmp_path / "run", start(tmp_path / "run", 1))
     (tmp_path / "alone").mkdir()
     alone = finish(tmp_path / "alone", start(tmp_path / "alone", 1))
     for name, weight in weights.items():

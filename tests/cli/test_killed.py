@@ -91,7 +91,7 @@ def test_killed_and_resumed_is_unbroken(case: str, folder: Path, tmp_path: Path)
 
     idle = finish(tmp_path / "unbroken", *arguments)  # everything is done: the time to start and look
     rng = random.Random(case)
-    latest = max(whole, 1.3 * idle)  # seconds after which a run is killed, at most
+    earliest, latest = 0.7 * idle, max(whole, 1.3 * idle)  # seconds after which a run is killed
     kills = rounds = 0
     while kills < KILLS:
         rounds += 1
@@ -99,9 +99,9 @@ def test_killed_and_resumed_is_unbroken(case: str, folder: Path, tmp_path: Path)
         while True:
             process = start(corrupt, *arguments)
             try:
-                process.communicate(timeout=rng.uniform(0.7 * idle, latest))
+                process.communicate(timeout=rng.uniform(earliest, latest))
                 assert process.returncode == 0
-                latest = max(0.8 * latest, idle)  # it had ended by itself: come earlier next time
+                earliest, latest = 0.8 * earliest, 0.8 * latest  # it had ended by itself: come earlier next time
                 break
             except subprocess.TimeoutExpired:
                 os.kill(process.pid, signal.SIGKILL)

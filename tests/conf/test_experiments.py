@@ -15,9 +15,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import save_file
 
-from psvit.cli import command as psvit_search
-from psvit.cli.command import COMMANDS, CONF, composer
-from psvit.cli.run import run_all
+from psvit.cli import compose
+from psvit.cli.arguments import parse
+from psvit.cli.commands import COMMANDS
+from psvit.cli.compose import CONF
+from psvit.cli.run import retrain_config, run_all, search_config, supernet_config
 from psvit.engine.loop import Trained
 from psvit.networks import find_network
 from psvit.paper.ablate import SEARCHES, AblateConfig, training
@@ -37,12 +39,7 @@ TWO_STEPS = ["epochs=1", "batch_size=2", "accumulate=1", "warmup_epochs=0"]
 
 def settings(name: str, *words: str) -> Any:
     """The settings of a command, from its words, as the command gets them."""
-    command = COMMANDS[name]
-    _, overrides = psvit_search.parse(command, words)
-    with composer(command) as compose:
-        composed = OmegaConf.to_container(compose(overrides))
-    del composed["hydra"]  # type: ignore[union-attr, arg-type]
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(psvit_search._load(command.schema)), composed))
+    return compose.settings(COMMANDS[name], parse(COMMANDS[name], words)[1])
 
 
 def arch_of(name: str) -> str:
@@ -211,12 +208,18 @@ def test_every_network_of_the_paper_has_its_file_and_none_has_two() -> None:
 def test_an_ablation_at_imagenets_scale_trains_what_the_experiments_train(table: str) -> None:
     config: AblateConfig = settings("ablate", table, "scale=imagenet", "data.root=/data/imagenet")
     for row in ABLATIONS[table]:
-        ours = training(config, row.variant, seed=0).config
+        ours = training(config, row.variant, seed=0)
         if row.variant in SEARCHES:
-            command, name = "run", SEARCH_ROWS[row.variant]
+            whole = settings("run", f"experiment=run/{SEARCH_ROWS[row.variant]}", "data.root=/data/imagenet")
+            theirs = [supernet_config(whole), search_config(whole), retrain_config(whole, Path("arch.json"))]
         else:
-            command, name = "retrain", "deit_tiny_16" if row.variant == "none" else f"deit_tiny_16_{row.variant}"
-        theirs = settings(command, f"experiment={command}/{name}", "data.root=/data/imagenet")
-        assert type(ours) is type(theirs)
-        one, other = ({**asdict(each), "name": None, "out": None} for each in (ours, theirs))
-        assert one == other
+            name = "deit_tiny_16" if row.variant == "none" else f"deit_tiny_16_{row.variant}"
+            theirs = [None, None, settings("retrain", f"experiment=retrain/{name}", "data.root=/data/imagenet")]
+        for one, other in zip((ours.supernet, ours.search, ours.retrain), theirs, strict=True):
+            assert (one and without_paths(one)) == (other and without_paths(other))
+
+
+def without_paths(config: Any) -> dict[str, Any]:
+    """Settings without what differs by the folder that a part works in."""
+    paths = {"name": "", "out": "", "supernet": "", "arch": Path(getattr(config, "arch", "")).name}
+    return asdict(config) | paths

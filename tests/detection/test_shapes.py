@@ -213,7 +213,7 @@ def test_images_of_one_shape_are_folders_of_a_classifier(tmp_path):
 
 
 def test_the_command(tmp_path):
-    from psvit.cli import command as psvit_search
+    from psvit.cli.main import main
 
     words = [
         "detect",
@@ -227,7 +227,7 @@ def test_the_command(tmp_path):
         "size=48",
         "singles=0",
     ]
-    assert psvit_search.main(words) == 0
+    assert main(words) == 0
     assert sorted(content(tmp_path / "drawn")) == [
         "annotations/instances_train2017.json",
         "annotations/instances_val2017.json",

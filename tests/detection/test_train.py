@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -18,10 +17,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf, open_dict
 
 from psvit.archfile import load_arch, save_arch
-from psvit.cli.command import COMMANDS, CONF, composer
+from psvit.cli.commands import COMMANDS
+from psvit.cli.compose import CONF, settings
 from psvit.detection import train as training
 from psvit.detection.coco import open_split
 from psvit.detection.config import DetectEvaluateConfig, DetectRecipe, DetectTrainConfig, HeadConfig
@@ -36,6 +35,7 @@ from psvit.engine.optim import adamw
 from psvit.engine.runtime import Runtime
 from psvit.networks import find_arch, find_network, is_file
 from psvit.weights import read_about, save_weights
+from tests.hold import Hold
 
 ROOT = Path(__file__).parents[2]
 MINI = "2d_mini_4:B-BS-B"
@@ -161,19 +161,20 @@ def test_the_command_is_killed_for_real(made: DetectResult, config: DetectTrainC
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
-    def start() -> subprocess.Popen[str]:
+    hold = Hold(tmp_path / "gate", "checkpoint.pt")
+
+    def start(**variables: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "psvit", *arguments],
             cwd=tmp_path,
-            env=environment,
+            env=environment | variables,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
 
-    process = start()
-    while not (tmp_path / "run/checkpoint.pt").exists() and process.poll() is None:
-        time.sleep(0.01)
+    process = start(**hold.environment)
+    hold.wait(process)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -255,18 +256,9 @@ def test_data_of_other_classes_are_refused(made: DetectResult, config: DetectTra
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "experiment/detect").glob("*.yaml")))
 def test_each_experiment_composes_and_takes_two_steps(name: str, shapes_root: Path) -> None:
     sizes = ["recipe.min_sizes=[32]", "recipe.max_size=64", "recipe.box_samples=16", "recipe.batch_size=2"]
-    with composer(COMMANDS["detect train"]) as compose:
-        composed = compose(
-            [
-                f"experiment=detect/{name}",
-                f"data.root={shapes_root}",
-                *sizes,
-                *(f"heads.{k}={v}" for k, v in SMALL.items()),
-            ]
-        )
-        with open_dict(composed):
-            del composed["hydra"]
-        config = OmegaConf.to_object(composed)
+    heads = [f"heads.{key}={value}" for key, value in SMALL.items()]
+    words = [f"experiment=detect/{name}", f"data.root={shapes_root}", *sizes, *heads]
+    config = settings(COMMANDS["detect train"], words)
     assert isinstance(config, DetectTrainConfig)
     images = open_split(config.data, "train")
     arch = "2d_mini_4:BS-BS-BB" if is_file(config.arch) else config.arch  # a file that a run before has left

@@ -7,7 +7,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
-from psvit.cli.command import COMMANDS, CONF, composer, main
-from psvit.cli.run import SupernetPart
+from psvit.cli import compose
+from psvit.cli.commands import COMMANDS
+from psvit.cli.compose import CONF
 from psvit.data.config import AugmentConfig, DataConfig
 from psvit.engine.config import Recipe
 from psvit.networks import find_arch
@@ -28,7 +27,9 @@ from psvit.paper import ablate
 from psvit.paper.ablate import AblateConfig, ScaleConfig, make_table, mean_text, train, training
 from psvit.paper.published import ABLATIONS, Ablation
 from psvit.search.config import BudgetConfig, SearchConfig
+from psvit.supernet.config import SupernetPart
 from psvit.units import Band
+from tests.hold import HANG, Hold
 
 ROOT = Path(__file__).parents[2]
 PLAIN = AugmentConfig(crop_scale=[1, 1], flip=0, randaugment_ops=0, erasing=0, mixup=0, cutmix=0)
@@ -53,11 +54,9 @@ def finished(config: AblateConfig, score: dict[tuple[str, int], float]) -> None:
     for variant in rows:
         for seed in config.seeds:
             task = training(config, variant, seed)
-            folder = task.folder
-            if variant in ablate.SEARCHES:
-                folder, arch = folder / "retrain", find_arch(f"{task.config.space.name}:B{'S' * seed}-B-B")
-            else:
-                arch = find_arch(task.config.arch)
+            folder = Path(task.retrain.out)
+            layers = f"{task.supernet.space.name}:B{'S' * seed}-B-B" if task.supernet else task.retrain.arch
+            arch = find_arch(layers)
             result = {"layers": str(arch.architecture), "flops": arch.cost.flops, "params": arch.cost.params}
             folder.mkdir(parents=True)
             result |= {"top1": score.get((variant, seed), 0.5), "test_images": 359, "else": 1}
@@ -91,11 +90,7 @@ def test_rows_that_tables_have_in_common_are_trained_once(tmp_path: Path, no_tra
 
 @pytest.mark.parametrize("scale", sorted(path.stem for path in (CONF / "scale").glob("*.yaml")))
 def test_every_scale_has_all_rows_and_the_budget_of_its_plain_network(scale: str) -> None:
-    command = COMMANDS["ablate"]
-    with composer(command) as compose:
-        composed = OmegaConf.to_container(compose(["table=all", f"scale={scale}"]))
-    del composed["hydra"]  # type: ignore[union-attr, arg-type]
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(AblateConfig), composed))
+    config = compose.settings(COMMANDS["ablate"], ["table=all", f"scale={scale}"])
     assert isinstance(config, AblateConfig)
     assert (config.scale.name, config.data.name, config.out) == (scale, scale, f"runs/default/ablate-{scale}")
     for variant in {row.variant for rows in config.tables.values() for row in rows}:
@@ -231,7 +226,7 @@ PROGRAM = """
 import sys
 from psvit.paper.published import ABLATIONS, Ablation
 ABLATIONS["two"] = (Ablation("none: DeiT-Tiny", "none", 72.2), Ablation("sharing", "sharing_2", 73.8))
-from psvit.cli.command import main
+from psvit.cli.main import main
 if __name__ == "__main__":  # the processes of the trainings read this file, too
     sys.exit(main())
 """
@@ -255,7 +250,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(folder: Path, images: Path, *before: str, words: Sequence[str] = ()) -> subprocess.Popen[str]:
+def start(
+    folder: Path, images: Path, *before: str, words: Sequence[str] = (), hold: Hold | None = None
+) -> subprocess.Popen[str]:
     """The command in a folder of its own."""
     folder.mkdir(exist_ok=True)
     (folder / "two_rows.py").write_text(PROGRAM)
@@ -263,7 +260,7 @@ def start(folder: Path, images: Path, *before: str, words: Sequence[str] = ()) -
     return subprocess.Popen(
         [sys.executable, *before, "two_rows.py", "ablate", "two", *WORDS, f"data.root={images}", *words],
         cwd=folder,
-        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | (hold.environment if hold else {}),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -313,20 +310,17 @@ def test_stopped_and_killed_in_the_middle_it_goes_on(unbroken: Path, images: Pat
     folder, first, second = tmp_path / "corrupt", "deit_mini_4_sharing_2/seed0", "deit_mini_4/seed0"
 
     def interrupt(where: str, number: signal.Signals) -> tuple[int, str]:
-        process = start(folder, images, words=["jobs=1"])
-        deadline = time.monotonic() + 200
-        while not (folder / OUT / where / "checkpoint.pt").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        hold = Hold(tmp_path / number.name, f"{where}/checkpoint.pt")
+        process = start(folder, images, words=["jobs=1"], hold=hold)
+        hold.wait(process)
         process.send_signal(number)
-        output, _ = process.communicate()
+        output, _ = process.communicate(timeout=HANG)
         assert not (folder / OUT / where / "result.json").exists()
         return process.returncode, output
 
     code, output = interrupt(first, signal.SIGTERM)
     assert code == 130
-    assert output.splitlines()[-1].endswith("ablate-digits, and the same command goes on")
+    assert output.splitlines()[-1].endswith("ablate-digits, and the same command resumes")
     assert interrupt(second, signal.SIGKILL)[0] == -signal.SIGKILL
     written = (folder / OUT / first / "model.safetensors").stat().st_mtime_ns
     process = start(folder, images, words=["jobs=1"])
@@ -367,19 +361,13 @@ def test_a_searched_row(images: Path, tmp_path: Path) -> None:
         search=SearchConfig(BudgetConfig("3.5M"), searcher="exhaustive", baseline=1),
     )
     task = training(config, "search_1d", 2)
-    assert task.result is None
+    assert task.read_result() is None
     train(task)
     folder = tmp_path / "search_1d/seed2"
     assert {path.name for path in folder.iterdir()} == {"supernet", "search", "retrain"}
     found = json.loads((folder / "search/result.json").read_text())
-    assert task.result is not None
-    assert (task.result["layers"], task.result["flops"]) == (found["layers"], found["flops"])
+    result = task.read_result()
+    assert result is not None
+    assert (result["layers"], result["flops"]) == (found["layers"], found["flops"])
     assert found["flops"] <= 3_500_000
     assert found["seed"] == 2
-
-
-def test_the_argument_names_all_tables() -> None:
-    argument = COMMANDS["ablate"].argument
-    assert argument is not None
-    assert all(name in argument.help for name in [*ABLATIONS, "all"])
-    assert main(["ablate", "--help"]) == 0

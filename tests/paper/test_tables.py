@@ -17,7 +17,10 @@ import yaml
 from torch import nn
 from torchvision import models
 
-from psvit.cli.command import COMMANDS, composer, main, parse
+from psvit.cli.arguments import parse
+from psvit.cli.commands import COMMANDS
+from psvit.cli.compose import composer
+from psvit.cli.main import main
 from psvit.cost import network_cost
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe
@@ -255,11 +258,11 @@ def test_tables_of_ablate_are_read(retrained: Retrained, tmp_path: Path) -> None
     }
     tasks = [ablate.training(config, variant, seed) for variant in top1 for seed in config.seeds]
     for task in tasks:
-        value = top1[task.variant][task.config.seed]
+        value = top1[task.variant][task.seed]
         folder = str(task.folder.relative_to(tmp_path))
         if task.variant.startswith("search"):
             network, layers = ("1d_tiny_16", "BB-BB-BB") if task.variant == "search_1d" else ("2d_tiny_8", "B-B-B")
-            found = {"network": network, "layers": layers, "flops": 10**9 + task.config.seed, "params": 10**7}
+            found = {"network": network, "layers": layers, "flops": 10**9 + task.seed, "params": 10**7}
             retrained(f"{folder}/retrain", "deit_tiny_16", value, **found)
         else:
             network = "deit_tiny_16" if task.variant == "none" else f"deit_tiny_16_{task.variant}"

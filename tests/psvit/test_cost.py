@@ -5,23 +5,20 @@ import random
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from psvit.arch import Architecture, NetworkSpec
 from psvit.cost import fixed_cost, network_cost, stage_cost
+from psvit.flops import count_flops
 from psvit.model import PSViT
 from psvit.zoo import NETWORKS, SPACES
 
 
 def measure(spec: NetworkSpec, architecture: Architecture) -> tuple[int, int]:
-    """FLOPs by torch's counter (halved) and parameters of the built network; on meta, so nothing is computed."""
+    """Counted FLOPs and parameters of the built network; on meta, so nothing is computed."""
     with torch.device("meta"):
         network = PSViT(spec, architecture).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.empty(1, spec.channels, *spec.image_size, device="meta"))
-    flops = counter.get_total_flops()
-    assert flops % 2 == 0
-    return flops // 2, sum(parameter.numel() for parameter in network.parameters())
+        flops = count_flops(network, torch.empty(1, spec.channels, *spec.image_size))
+    return flops, sum(parameter.numel() for parameter in network.parameters())
 
 
 def random_architectures(number: int, seed: int) -> list[Architecture]:

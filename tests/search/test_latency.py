@@ -15,7 +15,10 @@ import pytest
 import torch
 
 from psvit.arch import Architecture, CellPath, NetworkSpec
-from psvit.cli import command as psvit_search
+from psvit.cli.arguments import parse
+from psvit.cli.commands import COMMANDS
+from psvit.cli.compose import search_folder, settings
+from psvit.cli.main import main
 from psvit.data.config import DataConfig
 from psvit.run.random import numpy_rng
 from psvit.search import measure as measuring
@@ -364,19 +367,18 @@ def test_the_command_line(
     clockwork.layers = {"B": (3000, 5000, 7000), "S": (2000, 4000, 3500)}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["psvit-search"])
-    assert psvit_search.main(["latency", "device=cpu"]) == 2
+    assert main(["latency", "device=cpu"]) == 2
     assert "there is no supernet in runs/default/supernet" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     words = ["latency", "--name", "x", "space=1d_mini_4", "space.cells=2", "batch=4", "repeats=1", "device=cpu"]
-    assert psvit_search.main(words) == 0
+    assert main(words) == 0
     assert load_latency(tmp_path / "runs/x/latency.json").conditions.batch == 4
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["latency.json"]
 
 
 def test_a_search_within_a_latency_has_a_folder_of_its_own() -> None:
-    assert psvit_search.search_folder("evolve", "5M", None, 1, "1.5ms..2 ms") == "evolve-5M-1.5ms..2ms-seed1"
+    assert search_folder("evolve", "5M", None, 1, "1.5ms..2 ms") == "evolve-5M-1.5ms..2ms-seed1"
     for name in ("evolve", "random"):
-        command = psvit_search.COMMANDS[name]
-        with psvit_search.composer(command) as compose:
-            config = compose(psvit_search.parse(command, ["--flops", "5M", "--latency", "2ms"])[1])
-            assert (config.out, config.search.budget.latency) == (f"runs/default/{name}-5M-2ms", "2ms")
+        command = COMMANDS[name]
+        config = settings(command, parse(command, ["--flops", "5M", "--latency", "2ms"])[1])
+        assert (config.out, config.search.budget.latency) == (f"runs/default/{name}-5M-2ms", "2ms")

@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 
 from psvit.arch import Architecture, NetworkSpec
 from psvit.archfile import load_arch
-from psvit.cli.command import main
+from psvit.cli.main import main
 from psvit.search.budget import Budget
 from psvit.search.config import BudgetConfig, PickConfig
 from psvit.search.history import History, Trial
@@ -351,8 +351,8 @@ def test_a_table_is_found_beside_the_search(project: Path) -> None:
 
 def test_it_does_without_torch(project: Path) -> None:
     code = (
-        "import sys\nfrom psvit.cli import command\n"
-        "assert command.main(['pick', '--flops', sys.argv[1], '--latency', '9us', '--save', 'a.json']) == 0\n"
+        "import sys\nfrom psvit.cli.main import main\n"
+        "assert main(['pick', '--flops', sys.argv[1], '--latency', '9us', '--save', 'a.json']) == 0\n"
         "assert not {'torch', 'matplotlib', 'scipy'} & sys.modules.keys()"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}

@@ -41,6 +41,7 @@ from psvit.supernet.inherit import inherit
 from psvit.supernet.space import SearchSpace
 from psvit.units import Band
 from psvit.zoo import SPACES
+from tests.hold import HANG, Hold, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = SearchSpace(SPACES["2d_mini_4"], cells=2)  # 27 architectures
@@ -252,18 +253,24 @@ def test_a_failed_job_is_named_and_ends_the_others(job: Job, message: str, monke
     start = jobs._start
     monkeypatch.setattr(jobs, "_start", lambda each: started.append(start(each)) or started[-1])
     with pytest.raises(ValueError, match=message):
-        run_jobs([Job("sleeper", time.sleep, 60), job, Job("never", time.sleep, 60)], 2, ignore)
+        run_jobs([Job("sleeper", time.sleep, HANG), job, Job("never", time.sleep, HANG)], 2, ignore)
     assert len(started) == 2
     assert not any(process.is_alive() for process, _ in started)
 
 
 SLEEPERS = """
 import time
+from pathlib import Path
 from psvit.run.jobs import Job, run_jobs
 from psvit.run.signals import Stopped
+
+def sleep(name):
+    Path(name).touch()
+    time.sleep(900)
+
 if __name__ == "__main__":
     try:
-        run_jobs([Job(str(n), time.sleep, 60) for n in range(3)], 2, lambda job, result: None)
+        run_jobs([Job(name, sleep, name) for name in ("asleep0", "asleep1", "asleep2")], 2, lambda job, result: None)
     except Stopped as stop:
         print(stop)
 """
@@ -271,13 +278,6 @@ if __name__ == "__main__":
 
 def children(pid: int) -> set[int]:
     return {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
@@ -295,11 +295,11 @@ def test_no_process_is_left_behind(number: int, tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    wait_until(lambda: len(children(parent.pid)) == 3)  # two sleepers and the helper of multiprocessing
+    wait_until(lambda: len(list(tmp_path.glob("asleep*"))) == 2, parent)
     started = children(parent.pid)
-    time.sleep(0.3)
+    assert len(started) == 3  # two sleepers and the helper of multiprocessing
     (os.killpg if number == signal.SIGINT else os.kill)(parent.pid, number)
-    output, _ = parent.communicate(timeout=60)
+    output, _ = parent.communicate(timeout=HANG)
     assert output == ("" if number == signal.SIGKILL else "stopped; the same command goes on\n")
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
 
@@ -418,11 +418,13 @@ def test_stopped_in_the_middle_it_goes_on_with_the_same_bits(
     whole: RankConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two processes train until SIGTERM comes, then all goes on in this one: rank.csv is that of the unbroken run."""
-    run = tmp_path / "run"
+    run, hold = tmp_path / "run", Hold(tmp_path / "gate", "checkpoint.pt")
     corrupt = replace(whole, out=str(run), jobs=2, recipe=replace(whole.recipe, checkpoint_every=1))
+    for name, value in hold.environment.items():
+        monkeypatch.setenv(name, value)
 
     def stop() -> None:
-        wait_until(lambda: len(list(run.glob("networks/*/checkpoint.pt"))) == 2)
+        hold.wait(number=2)
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=stop, daemon=True)
@@ -431,7 +433,7 @@ def test_stopped_in_the_middle_it_goes_on_with_the_same_bits(
         rank(corrupt)
     thread.join()
     assert len(list(run.glob("networks/*"))) == 2
-    assert list(run.glob("networks/*/checkpoint.pt"))
+    assert len(list(run.glob("networks/*/checkpoint.pt"))) == 2
     assert not (run / "rank.csv").exists()
     monkeypatch.setattr(standalone, "run_jobs", here)
     rank(replace(corrupt, jobs=1))

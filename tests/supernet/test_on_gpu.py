@@ -12,7 +12,7 @@ from psvit.supernet.sampling import UniformCells
 from psvit.supernet.supernet import Supernet
 from psvit.zoo import SPACES
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
 
 

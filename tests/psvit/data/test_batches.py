@@ -3,8 +3,7 @@ import multiprocessing
 import os
 import random
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -24,6 +23,7 @@ from psvit.data.data import Data, open_data
 from psvit.data.loading import ahead_on_gpu, jpeg_decoder, one_ahead
 from psvit.data.plan import ALL, Plan, Share
 from psvit.data.transforms import TrainTransform
+from tests.hold import wait_until
 
 SIZE = (32, 32)
 NO_MIX = AugmentConfig(mixup=0.0, cutmix=0.0)
@@ -452,12 +452,6 @@ def test_one_ahead_and_no_more() -> None:
         assert len(made) == number + 1
     assert list(batches) == [4]
     assert threading.get_ident() not in made
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not true() and time.monotonic() < end:
-        time.sleep(0.001)
 
 
 def test_an_error_ahead_comes_in_its_turn_and_leaving_early_ends_the_thread() -> None:

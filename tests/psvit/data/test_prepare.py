@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from psvit.cli.command import main
+from psvit.cli.main import main
 from psvit.data import prepare
 from psvit.data.cache_folder import CacheFolder
 from psvit.data.config import DataConfig, PrepareConfig

@@ -31,6 +31,7 @@ from psvit.engine.runtime import Runtime
 from psvit.run.folder import RunFolder
 from psvit.run.random import seed_of
 from psvit.run.signals import Stopped
+from tests.hold import HANG
 
 CPU, ALONE = torch.device("cpu"), Processes()
 FEATURES, CLASSES, BATCH, STEPS_PER_EPOCH = 8, 3, 9, 4  # an odd batch: micro-batches and shares of several sizes
@@ -676,7 +677,7 @@ def test_two_processes_equal_one_and_stop_together(tmp_path):
         for rank in (0, 1)
     ]
     try:
-        errors = [process.communicate(timeout=100)[1] for process in started]
+        errors = [process.communicate(timeout=HANG)[1] for process in started]
     finally:
         for process in started:
             process.kill()
@@ -721,10 +722,7 @@ class OnGpu(Batches):
         yield from [(images.cuda(), targets.cuda()) for images, targets in super().__call__(first_step)]
 
 
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-@gpu
+@pytest.mark.gpu
 def test_on_a_gpu_and_from_a_cpu_checkpoint(tmp_path):
     settings, device = (
         recipe(precision="fp32", compile="false", checkpoint_every=2, ema_decay=0.9),
@@ -746,7 +744,7 @@ def test_on_a_gpu_and_from_a_cpu_checkpoint(tmp_path):
         job(tmp_path / precision, settings, device=device, feed=OnGpu(settings), flops=1000.0, profile=True)
 
 
-@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_step_does_not_wait_for_the_gpu(tmp_path, monkeypatch, precision):
     take = loop._Trainer.take_step

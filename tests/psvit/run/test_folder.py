@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from psvit.run.folder import RunFolder
+from psvit.run.folder import RunFolder, flatten, recorded_as, recorded_command
 
 CONFIG = {
     "seed": 0,
@@ -40,6 +40,29 @@ def test_records_config_and_versions(tmp_path):
     versions = json.loads((run.path / "versions.json").read_text())
     assert torch.__version__.startswith(versions["torch"])
     assert set(versions) == {"psvit-search", "python", "torch", "torchvision"}
+
+
+def test_the_command_is_recorded_where_there_is_one(tmp_path):
+    with RunFolder(tmp_path / "called", CONFIG):
+        pass
+    assert recorded_command(tmp_path / "called") is None
+    with recorded_as("psvit-search run"):
+        with recorded_as("psvit-search train-supernet --name 'ü'"), RunFolder(tmp_path / "part", CONFIG):
+            pass
+        with recorded_as(None), RunFolder(tmp_path / "none", CONFIG):
+            pass
+        with RunFolder(tmp_path / "follower", CONFIG, main=False), RunFolder(tmp_path / "whole", CONFIG):
+            pass
+    with RunFolder(tmp_path / "part", CONFIG):  # resumed by a call: the command still repeats it
+        pass
+    assert recorded_command(tmp_path / "part") == "psvit-search train-supernet --name 'ü'"
+    assert recorded_command(tmp_path / "whole") == "psvit-search run"
+    assert recorded_command(tmp_path / "none") is recorded_command(tmp_path / "follower") is None
+
+
+def test_flatten():
+    nested = {"a": {"b": {"c": 1}, "d": [{"e": 2}]}, "f": {}, "g": None}
+    assert flatten(nested) == {"a.b.c": 1, "a.d": [{"e": 2}], "f": {}, "g": None}
 
 
 def test_the_same_settings_go_on_and_free_ones_may_change(tmp_path):
@@ -75,7 +98,7 @@ def test_other_settings_are_named_and_refused(tmp_path):
 @pytest.mark.parametrize("text", ["a: [", "just text", ""])
 def test_a_broken_record_is_refused(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.yaml .*mend it"), RunFolder(tmp_path, CONFIG):
+    with pytest.raises(ValueError, match=r"config\.yaml .*repair it"), RunFolder(tmp_path, CONFIG):
         pass
 
 
@@ -100,7 +123,7 @@ from psvit.run.folder import RunFolder
 with RunFolder(Path(sys.argv[1]), {"seed": 0}):
     if os.fork() == 0:  # as a loader worker that outlives its run
         print(os.getpid(), flush=True)
-    time.sleep(60)
+    time.sleep(900)
 """
 
 
@@ -114,7 +137,10 @@ def test_a_second_process_is_refused_until_the_first_dies(tmp_path):
     )
     worker = int(first.stdout.readline())
     try:
-        with pytest.raises(ValueError, match=f"another process works in {tmp_path}"), RunFolder(tmp_path, {"seed": 0}):
+        with (
+            pytest.raises(ValueError, match=f"is working in {tmp_path}"),
+            RunFolder(tmp_path, {"seed": 0}),
+        ):
             pass
         first.kill()
         first.wait()

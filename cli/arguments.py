@@ -1,0 +1,70 @@
+"""A command's words as the flags and overrides that Hydra knows."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import NoReturn
+
+from psvit.cli.commands import Command
+from psvit.cli.faults import UsageError, did_you_mean, where_settings_are
+from psvit.cli.grammar import quote
+
+RERUN = "--experimental-rerun"  # of Hydra: it unpickles a file
+
+
+def parse(command: Command, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command's words as flags of Hydra's and as overrides; Hydra wants the flags first.
+
+    Raises:
+        UsageError: an unknown flag, a flag without its value, or a word that is neither flag nor ``key=value``.
+    """
+    ours, hydras = _parsers(command)
+    short, rest = ours.parse_known_args(words)
+    known, unknown = hydras.parse_known_intermixed_args(rest)
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        options = [*ours._option_string_actions, *hydras._option_string_actions]
+        guess = did_you_mean(name, [option for option in options if option != RERUN])
+        raise UsageError(f"{command.name} has no flag {name} ('psvit-search {command.name} --help' lists them){guess}")
+    if known.experimental_rerun is not None:
+        raise UsageError(f"{RERUN} is refused: it unpickles a file, which may run any code; give the settings instead")
+    plain = [word for word in known.overrides if _is_bare(word)]
+    flags = [word for word in rest if word not in known.overrides]
+    overrides = [word for word in known.overrides if word not in plain]
+    given = {key: value for key, value in vars(short).items() if value is not None}
+    if command.argument and plain:
+        given = {command.argument.key: plain.pop(0), **given}
+    if plain:
+        raise UsageError(f"{plain[0]!r} is not a setting; write settings as key=value{where_settings_are(command)}")
+    switches = {flag.key for flag in command.flags if not flag.value}
+    short_overrides = [
+        f"{key}={value if key in switches else quote(value, sweep=known.multirun)}" for key, value in given.items()
+    ]
+    return flags, short_overrides + overrides
+
+
+def _parsers(command: Command) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """One for the flags of the command, one for Hydra's; both raise their errors."""
+    from hydra._internal.utils import get_args_parser
+
+    ours = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in command.flags:
+        if flag.value:
+            ours.add_argument(flag.name, dest=flag.key)
+        else:
+            ours.add_argument(flag.name, dest=flag.key, action="store_const", const="true")
+    hydras = get_args_parser()
+    for parser in (ours, hydras):
+        parser.error = _refuse  # type: ignore[method-assign]
+    return ours, hydras
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UsageError(message)
+
+
+def _is_bare(word: str) -> bool:
+    """Whether a word is an argument of its own, and not ``key=value`` or ``~key``."""
+    return not word.startswith("~") and ("=" not in word or os.path.exists(word))

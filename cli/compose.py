@@ -1,0 +1,119 @@
+"""Settings composed by Hydra from ``conf/``, a command's schema and overrides."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psvit
+from psvit.cli.commands import Command
+from psvit.search.searchers import AUTO, SEARCHERS
+
+if TYPE_CHECKING:
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import DictConfig
+
+CONF = Path(psvit.__file__).resolve().parent / "conf"
+
+
+def load(name: str) -> Any:
+    """The object that ``module:attribute`` names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def settings(command: Command, overrides: Sequence[str] = ()) -> Any:
+    """A command's settings as its task gets them: an instance of its schema.
+
+    Raises:
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: an override that cannot be read or does
+            not fit, or a setting that has to be given and is not.
+        ValueError: what the schema refuses.
+    """
+    with composer(command) as compose:
+        config = compose(overrides)
+        del config.hydra
+        return instantiate(config, load(command.schema))
+
+
+def instantiate(config: DictConfig, schema: type[Any]) -> Any:
+    """What Hydra has composed, as an instance of the schema; what ``+key=value`` has added must be known to it."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(config)))
+
+
+@contextmanager
+def composer(command: Command) -> Iterator[Callable[[Sequence[str]], DictConfig]]:
+    """A function that composes a command's settings from overrides, inside a run of Hydra and outside."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    register(command)
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            yield lambda overrides: hydra.compose(command.config, list(overrides), return_hydra_config=True)
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def choices(group: str) -> list[str]:
+    """The names in a group of ``conf/``, where Hydra is initialised."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.object_type import ObjectType
+
+    options: list[str] = GlobalHydra.instance().config_loader().get_group_options(group, ObjectType.CONFIG)
+    return options
+
+
+def register(command: Command) -> type[Any]:
+    """Tell Hydra a command's schema, the names in our registries, and how search folders are named.
+
+    Returns:
+        The schema.
+    """
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    schema: type[Any] = load(command.schema)
+    groups = {field.name for field in fields(schema)}
+    store = ConfigStore.instance()
+    store.store(name=f"{command.config}-schema", node=schema)
+    if "space" in groups:
+        _store_spaces(store)
+    if "search" in groups:
+        _store_searchers(store)
+    OmegaConf.register_new_resolver("search_folder", search_folder, replace=True)
+    return schema
+
+
+def _store_spaces(store: ConfigStore) -> None:
+    """``space=NAME`` for every named space."""
+    from psvit.supernet.config import SpaceConfig
+    from psvit.zoo import SPACES
+
+    for name, spec in SPACES.items():
+        store.store(group="space", name=name, node=SpaceConfig.of(spec))
+
+
+def _store_searchers(store: ConfigStore) -> None:
+    """``search=NAME`` for every searcher, and a config for its command on top of ``conf/searcher.yaml``."""
+    for name in (*SEARCHERS, AUTO):
+        store.store(group="search", name=name, node={"searcher": name})
+    for name in SEARCHERS:
+        bases = ["common", f"{name}-schema", "searcher", {"search": name}]
+        defaults = [*bases, {"override hydra/job_logging": "none"}, "_self_"]
+        store.store(name=name, node={"defaults": defaults, "hydra": {"job": {"name": name}}})
+
+
+def search_folder(searcher: str, flops: str | None, params: str | None, seed: int, latency: str | None = None) -> str:
+    """Name of a search's folder, ``evolve-1.3G-16Mparams-2ms-seed1``: what two searches of a supernet differ in."""
+    parts = [searcher, flops, params and f"{params}params", latency, f"seed{seed}" if seed else None]
+    return "-".join(re.sub(r"[^\w.+-]+", "", part) for part in parts if part)

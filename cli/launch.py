@@ -1,0 +1,99 @@
+"""A command's task, started by Hydra with the settings that it composes: once, or once per job of a sweep."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psvit.cli.commands import Command
+from psvit.cli.compose import CONF, instantiate, load, register
+from psvit.cli.faults import complain, explain
+from psvit.cli.repeat import command_line
+from psvit.run.folder import recorded_as
+from psvit.run.signals import Stopped
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def launch(command: Command, flags: list[str], overrides: list[str]) -> int:
+    """Let Hydra compose a command's settings, or sweep over them, and start its task; gives the exit status."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    schema = register(command)
+    makes_folder = any(field.name == "out" for field in fields(schema))
+    with_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+    def status(error: Exception) -> int:
+        if with_trace:
+            raise error
+        complain(explain(error, command))
+        return 130 if isinstance(error, Stopped) else 2
+
+    def task(config: DictConfig) -> None:
+        try:
+            _start(command, config, schema, makes_folder)
+        except (ValueError, OmegaConfBaseException, Stopped) as error:
+            if _is_sweep():  # the other jobs go on
+                raise
+            raise SystemExit(status(error)) from error
+
+    with tempfile.TemporaryDirectory() as nowhere:
+        if not makes_folder or not _is_main():
+            overrides = [*overrides, f"hydra.sweep.dir={nowhere}"]  # where Hydra would write multirun.yaml
+        with _arguments([*flags, *overrides]):
+            try:
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=command.config)(task)()
+            except (ValueError, HydraException, OmegaConfBaseException, Stopped) as error:
+                return status(error)
+            except SystemExit as stop:
+                return stop.code if isinstance(stop.code, int) else 0
+    return 0
+
+
+def _start(command: Command, config: DictConfig, schema: type[Any], makes_folder: bool) -> None:
+    """Call a command's task; its run folder, if it makes one, records the line that repeats it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    settings = instantiate(config, schema)
+    if makes_folder and _is_sweep():
+        settings.out = str(Path(settings.out) / HydraConfig.get().sweep.subdir)
+    line = command_line(command, settings) if makes_folder and _is_main() else None
+    with recorded_as(line):
+        load(command.task)(settings)
+
+
+def _is_main() -> bool:
+    """Whether this process writes the files."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _is_sweep() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+@contextmanager
+def _arguments(words: list[str]) -> Iterator[None]:
+    """Hydra reads its arguments from ``sys.argv``, and raises its errors only when HYDRA_FULL_ERROR is 1."""
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [argv[0], *words]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error

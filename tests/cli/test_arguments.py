@@ -1,0 +1,74 @@
+"""Flags and settings as Hydra gets them."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psvit.cli.arguments import parse
+from psvit.cli.commands import COMMANDS
+from psvit.cli.faults import UsageError
+from psvit.cli.main import main
+
+
+def test_values_arrive_as_they_were_written(settings: Callable[..., Any]) -> None:
+    plain = ["my run", "a,b", "null", "true", "1e3", "007", "1_000", "nan", "-", "ü", " padded ", "1.2G..1.3G"]
+    special = ["a=b", "it's", 'say "x"', "back\\slash", "end\\", "[x]", "{y: 1}", "(a)", "a:b", "#x", "$HOME", "a|b%~"]
+    for first, second in zip(plain, special, strict=True):
+        config = settings("evolve", f"--out={first}", f"--name={second}")
+        assert (config.out, config.name) == (first, second)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "overrides"),
+    [
+        (["evolve", "--flops", "1.3G"], ["search.budget.flops=1.3G"]),
+        (["space", "--flops=1.3G", "--json"], ["flops=1.3G", "json=true"]),
+        (["evolve", "seed=1", "--supernet", "runs/a"], ["supernet=runs/a", "seed=1"]),
+        (["inspect", "arch.json", "--save", "a.png"], ["target=arch.json", "save=a.png"]),
+        (["inspect", "--json", "1d_tiny_16:BSB-BB-B"], ["target=1d_tiny_16:BSB-BB-B", "json=true"]),
+        (["space", "1d_tiny_16", "space.cells=4"], ["space=1d_tiny_16", "space.cells=4"]),
+        (["evaluate", "--split", "search"], ["split=search"]),
+        (["evolve", "-m", "--flops", "1G,1.3G"], ["search.budget.flops=1G,1.3G"]),
+        (["evolve", "--flops", "1G,1.3G"], ["search.budget.flops='1G,1.3G'"]),
+        (["random", "--num-images", "100"], ["search.images='100'"]),
+    ],
+)
+def test_flags_become_overrides(arguments: list[str], overrides: list[str]) -> None:
+    _, got = parse(COMMANDS[arguments[0]], arguments[1:])
+    assert sorted(got) == sorted(overrides)
+
+
+def test_a_file_with_an_equals_sign_is_an_argument(folder: Path, tasks: list[Any]) -> None:
+    (folder / "lr=1.json").touch()
+    assert main(["inspect", "lr=1.json"]) == 0
+    assert tasks[0].target == "lr=1.json"
+
+
+class Trap:
+    """Unpickling it makes a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("unpickled"),)
+
+
+@pytest.mark.parametrize("flag", ["--experimental-rerun", "--experimental-re", "--exp"])
+@pytest.mark.parametrize("joined", [True, False])
+def test_no_file_is_unpickled(
+    flag: str, joined: bool, folder: Path, tasks: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "config.pickle").write_bytes(pickle.dumps(Trap()))
+    words = [f"{flag}=config.pickle"] if joined else [flag, "config.pickle"]
+    assert main(["train-supernet", *words]) == 2
+    assert capsys.readouterr().err.startswith("psvit-search: --experimental-rerun is refused: it unpickles a file")
+    assert main(["-sc", *words]) == 2
+    assert main(["train-supernet", "-sc", *words]) == 2
+    assert tasks == []
+    assert [path.name for path in folder.iterdir()] == ["config.pickle"]
+
+
+def test_a_flag_that_is_refused_is_not_proposed() -> None:
+    with pytest.raises(UsageError, match=r"has no flag --experimental-reruns \('psvit-search retrain --help'.*\)$"):
+        parse(COMMANDS["retrain"], ["--experimental-reruns"])
