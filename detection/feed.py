@@ -22,7 +22,7 @@ Target = dict[str, Any]  # of coco.Target's keys, and short_side
 
 
 class _Key(NamedTuple):
-    """An image to load, and the epoch that varies it."""
+    """An image to load, and the epoch that it is augmented for."""
 
     image: int
     epoch: int
@@ -47,7 +47,7 @@ class DetectionFeed:
         self._plan = Plan(np.arange(len(images)), recipe.batch_size, runtime.seed)
         self._share = runtime.processes.share(recipe.accumulate)
         self._plan.check(self._share)
-        self._source = Varied(images, recipe, runtime.seed)
+        self._source = AugmentedImages(images, recipe, runtime.seed)
         self._workers, self._device, self._epochs = workers, runtime.device, recipe.epochs
         self.steps_per_epoch, self.batch_size = self._plan.steps_per_epoch, self._plan.batch_size
 
@@ -80,7 +80,7 @@ class DetectionFeed:
 
 
 @dataclass(frozen=True)
-class Varied(TorchDataset[tuple[Tensor, Target] | ValueError]):
+class AugmentedImages(TorchDataset[tuple[Tensor, Target] | ValueError]):
     """Images by key, flipped by chance and told a size by chance: both are a function of (seed, epoch, image).
 
     The error of a broken image is returned, as torch would wrap a raised one in a traceback.

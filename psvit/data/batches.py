@@ -1,9 +1,9 @@
-"""Batches of training images: read by loader workers, varied where the network is.
+"""Batches of training images: read by loader workers, augmented where the network is.
 
 A worker reads some images, cuts them to size (or takes them whole, where all have one size) and sends them as uint8,
 with all that is random about each already drawn. For a GPU run the rest happens on the GPU: decoding, if it can,
-varying, mixing. For a CPU run the workers vary as well, since they are what runs in parallel there. What comes out does
-not depend on the number of workers.
+augmentation, mixing. For a CPU run the workers augment as well, since they are what runs in parallel there. What comes
+out does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Chunk(NamedTuple):
 
     Attributes:
         pixels: uint8 (m, 3, h, w), cut to size or whole, of the images that are not in ``jpegs``, in order; or of all
-            of them, varied: float32 (n, 3, *size).
+            of them, augmented: float32 (n, 3, *size).
         draws: (n, K), as the transform's.
         labels: int64 (n,).
         aspects: (n,) width / height of the pictures before they were squeezed into one size; None where none was.
@@ -99,8 +99,8 @@ class Source(TorchDataset[Chunk | ValueError]):
     Attributes:
         indices: (n,) the images of the split, one of which replaces a broken one.
         skip: whether broken images are replaced.
-        encoded: whether JPEGs are sent as the files they are; then they cannot be varied here.
-        vary: whether chunks are varied here.
+        encoded: whether JPEGs are sent as the files they are; then they cannot be augmented here.
+        augment: whether chunks are augmented here.
     """
 
     images: Images
@@ -149,7 +149,7 @@ class Source(TorchDataset[Chunk | ValueError]):
 
     @property
     def whole(self) -> bool:
-        """Whether images, which then have one size, are sent as they are, to be cropped when they are varied."""
+        """Whether images, which then have one size, are sent as they are, to be cropped when they are augmented."""
         return self.transform.warps(self.images.size)
 
     def augmented(self, chunks: list[Chunk]) -> Tensor:
@@ -165,7 +165,7 @@ class Source(TorchDataset[Chunk | ValueError]):
     def read(self, image: int, draw: Tensor) -> tuple[Tensor, int, list[CorruptImage]]:
         """An image as uint8 (3, h, w), or another one in its place if it is broken and to be skipped.
 
-        Which one is a function of the seed and the image; it is varied as the image would have been.
+        Which one is a function of the seed and the image; it is augmented as the image would have been.
 
         Returns:
             The pixels, the number of the image that they are of, and the broken ones that were tried before.

@@ -112,7 +112,7 @@ def one_ahead(make: Callable[[], T]) -> Iterator[T]:
 def ahead_on_gpu(
     chunks: Iterator[T], assemble: Callable[[Iterable[T]], Iterator[Batch]], device: torch.device
 ) -> Iterator[Batch]:
-    """The batches that ``finish`` makes of chunks, made on a stream of their own while the step before runs.
+    """The batches that ``assemble`` makes of chunks, made on a stream of their own while the step before runs.
 
     So copies and augmentation share the GPU with the step, and neither waits for the other.
     """

@@ -1,4 +1,4 @@
-"""From pictures to what a network sees: cut out, varied and normalised.
+"""From pictures to what a network sees: cut out, augmented and normalised.
 
 In: uint8 (3, H, W). Out: float32 (3, h, w), normalised by the mean and standard deviation of the dataset; of an image
 that is scored uint8 (3, h, w), a quarter of the bytes, to be normalised where it is needed. What a training image
@@ -205,10 +205,12 @@ class TrainTransform:
         whole = whole or (images.shape[2], images.shape[3]) != self.size
         if aspects is None:
             aspects = torch.full((len(images),), images.shape[3] / images.shape[2])
-        augmented = [self._vary(images[part], self._split(draws[part]), aspects[part].numpy(), whole) for part in parts]
+        augmented = [
+            self._augment(images[part], self._split(draws[part]), aspects[part].numpy(), whole) for part in parts
+        ]
         return augmented[0] if len(augmented) == 1 else torch.cat(augmented)
 
-    def _vary(self, images: Tensor, draws: _Draws, aspects: Floats, whole: bool) -> Tensor:
+    def _augment(self, images: Tensor, draws: _Draws, aspects: Floats, whole: bool) -> Tensor:
         augment, device = self.augment, images.device
         if whole or augment.rotate:
             crops = self._crops(draws, aspects) if whole else np.tile(WHOLE, (len(images), 1))

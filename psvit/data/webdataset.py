@@ -243,6 +243,6 @@ def _check_labels(images: TarImages, classes: tuple[str, ...]) -> None:
     if len(wrong):
         index = wrong[0]
         raise ValueError(
-            f"{images.names[index]} is of class {images.labels[index]}, and there are {len(classes)}, from 0 on; mend "
-            f"its .cls, or name all classes in {CLASSES}"
+            f"{images.names[index]} is of class {images.labels[index]}, and there are {len(classes)}, from 0 on; "
+            f"correct its .cls, or name all classes in {CLASSES}"
         )

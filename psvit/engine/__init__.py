@@ -1,1 +1,1 @@
-"""The training engine: loop, optimiser, checkpoints, run folders, random streams, processes."""
+"""The training engine: loop, optimiser, checkpoints, processes, devices."""

@@ -17,14 +17,13 @@ from PIL import Image
 
 from psvit.data.config import DataConfig
 from psvit.data.data import open_data
-from psvit.explain import explain as module
 from psvit.explain.config import ExplainConfig
 from psvit.explain.explain import explain
 from psvit.explain.similarity import measure
 from psvit.model import PSViT
 from psvit.networks import find_network
 from psvit.run.files import write_text
-from psvit.weights import save_weights
+from psvit.weights import load_weights, save_weights
 
 OURS = "1d_mini_4:BSB-BB-BS"
 
@@ -116,7 +115,7 @@ def test_numbers_are_of_the_images_that_the_seed_draws(weights: dict[str, str], 
     data = open_data(DataConfig())
     network = find_network(OURS).for_data(10, (32, 32)).build().eval()
     assert isinstance(network, PSViT)
-    module.load_weights(Path(weights[OURS]), network)
+    load_weights(Path(weights[OURS]), network)
     found = {}
     for seed in (0, 1):
         explain(settings(weights, tmp_path / str(seed), seed=seed))
