@@ -23,7 +23,10 @@ def keys(schema: type[Any], prefix: str = "") -> Iterator[str]:
 
 
 def describe(schema: type[Any], key: str) -> str:
-    """Help for a setting such as ``recipe.lr``: the first sentence of its docstring; "" where there is none."""
+    """Help for a setting such as ``recipe.lr``: the first sentence of its docstring; "" where there is none.
+
+    A field with ``metadata={"choices": registry}`` is followed by the names in the registry.
+    """
     *groups, leaf = key.split(".")
     for name in groups:
         group = _group(schema, name)
@@ -33,7 +36,9 @@ def describe(schema: type[Any], key: str) -> str:
     text = next(filter(None, texts), "")
     sentence = _SENTENCE.match(text)
     plain = (sentence[1] if sentence else text).replace("``", "")
-    return re.sub(r"\bNone\b", "null", plain)  # as the command line writes it
+    plain = re.sub(r"\bNone\b", "null", plain)  # as the command line writes it
+    (names,) = (field.metadata.get("choices", ()) for field in fields(schema) if field.name == leaf)
+    return f"{plain}; choices: {', '.join(names)}" if names else plain
 
 
 def _group(schema: type[Any], name: str) -> type[Any] | None:

@@ -8,7 +8,7 @@ from psvit.arch import NetworkSpec, parse_image_size
 from psvit.checks import check_at_least, check_choice
 from psvit.data.config import DataConfig
 from psvit.engine.config import Recipe, TrainConfig
-from psvit.supernet.sampling import make_sampler
+from psvit.supernet.sampling import SAMPLINGS, make_sampler
 
 PATHS = ("image", "batch")
 WEIGHTS = ("separate", "entangled")
@@ -89,15 +89,14 @@ class SupernetPart:
     """How a supernet learns, whatever its space and data.
 
     Attributes:
-        recipe: training recipe of the supernet; the dataset chooses it.
-        sampling: how paths are drawn: ``canonical-depth``, ``canonical``, ``uniform`` (the paper's), ``fair`` or
-            ``sandwich``. The default is what learned most (docs/training.md).
+        recipe: training recipe; that of the dataset, or of ``imagefolder`` if it has none.
+        sampling: how paths are drawn; ``uniform`` is the paper's. The default is what learned most (docs/training.md).
         paths: draw one path per ``image``, or one per ``batch`` (as SPOS does).
         weights: whether the two layers of a cell have ``separate`` weights, or ``entangled`` ones that they share.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
-    sampling: str = "canonical-depth"
+    sampling: str = field(default="canonical-depth", metadata={"choices": SAMPLINGS})
     paths: str = "image"
     weights: str = "separate"
 

@@ -1,11 +1,12 @@
 """Path samplers: which paths a training step takes through the supernet. No torch.
 
 A sampler draws **codes** (supernet/routing.py): int8 (copies, images, stages, cells), 0 basic, 1 sharing, 2 identity.
-All but the sandwich rule draw one path an image, and each image's path alone follows the sampler's distribution.
+All but the sandwich rule draw one path per image, and each image's path alone follows the sampler's distribution.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -137,7 +138,14 @@ class OncePerBatch:
         return self._sampler.draw(1, rng).repeat(images, axis=1)
 
 
-SAMPLINGS = ("uniform", "fair", "canonical", "canonical-depth", "sandwich")
+# Name -> maker for (stages, cells). The settings' check, the help and the conformance tests read the names here.
+SAMPLINGS: dict[str, Callable[[int, int], PathSampler]] = {
+    "uniform": UniformCells,
+    "fair": FairCells,
+    "canonical": CanonicalPaths,
+    "canonical-depth": CanonicalDepths,
+    "sandwich": lambda stages, cells: Sandwich(UniformCells(stages, cells)),
+}
 
 
 def make_sampler(name: str, paths: str, stages: int, cells: int) -> PathSampler:
@@ -146,17 +154,11 @@ def make_sampler(name: str, paths: str, stages: int, cells: int) -> PathSampler:
     Raises:
         ValueError: an unknown name, or fair shares of a single path.
     """
-    samplers: dict[str, PathSampler] = {
-        "uniform": UniformCells(stages, cells),
-        "fair": FairCells(stages, cells),
-        "canonical": CanonicalPaths(stages, cells),
-        "canonical-depth": CanonicalDepths(stages, cells),
-        "sandwich": Sandwich(UniformCells(stages, cells)),
-    }
     if name not in SAMPLINGS:
         raise ValueError(f"sampling is {name!r}; use one of {', '.join(SAMPLINGS)}")
+    sampler = SAMPLINGS[name](stages, cells)
     if paths == "image":
-        return samplers[name]
+        return sampler
     if name == "fair":
-        raise ValueError("sampling=fair shares the images of a step out among the layers: it needs paths=image")
-    return OncePerBatch(samplers[name])
+        raise ValueError("sampling=fair spreads the images of a step over the layers, so it needs paths=image")
+    return OncePerBatch(sampler)

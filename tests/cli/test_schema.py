@@ -46,6 +46,7 @@ class Outer(Base):
     Attributes:
         inner: the ``group``
         high: another end
+        kind: one of some. Not all.
 
     Raises:
         silent: this is no attribute.
@@ -53,6 +54,7 @@ class Outer(Base):
 
     inner: Inner = field(default_factory=Inner)
     maybe: Inner | None = None
+    kind: str = field(default="one", metadata={"choices": {"one": 1, "two": 2}})
 
 
 def test_help_is_the_first_sentence() -> None:
@@ -62,12 +64,13 @@ def test_help_is_the_first_sentence() -> None:
     assert describe(Outer, "seed") == "of all that is drawn"
     assert describe(Outer, "low") == describe(Base, "high") == "an end; see docs/a.md"
     assert describe(Outer, "high") == "another end"
+    assert describe(Outer, "kind") == "one of some; choices: one, two"
     assert describe(Outer, "silent") == describe(Outer, "maybe") == ""
 
 
 def test_keys_are_those_of_groups_and_their_settings() -> None:
     own = ["seed", "low", "high", "silent"]
-    assert list(keys(Outer)) == [*own, "inner", "inner.rate", "maybe", "maybe.rate"]
+    assert list(keys(Outer)) == [*own, "inner", "inner.rate", "maybe", "maybe.rate", "kind"]
 
 
 def groups(schema: type[Any]) -> set[type[Any]]:
