@@ -1,4 +1,4 @@
-"""``psvit-search evaluate``: top-1 and loss of retrained weights on a split."""
+"""``psvit-search evaluate``: top-1, loss and other metrics of retrained weights on a split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import pad, resize
 
 from psvit.data.data import Data, open_data
 from psvit.engine.device import pick_device
-from psvit.engine.scoring import Score, score_all
+from psvit.engine.scoring import measure_all, metrics_text
 from psvit.retrain.config import EvaluateConfig
 from psvit.retrain.fit import load_trained, open_network
 from psvit.retrain.plots import draw_predictions
@@ -21,8 +21,11 @@ from psvit.retrain.plots import draw_predictions
 _PICTURED = 48  # test images on the sheet of predictions
 
 
-def evaluate(config: EvaluateConfig) -> Score:
-    """Score weights on a split and print top-1 and loss.
+def evaluate(config: EvaluateConfig) -> dict[str, float]:
+    """Score weights on a split and print every metric of :mod:`psvit.engine.scoring`.
+
+    Returns:
+        Name of the metric, such as ``top1`` -> its mean over the images.
 
     Raises:
         ValueError: an unknown or faulty network, weights of another one, or data of other classes.
@@ -31,14 +34,14 @@ def evaluate(config: EvaluateConfig) -> Score:
     data = open_data(config.data)
     network = open_network(config.arch, data)
     model = load_trained(network, Path(config.weights)).to(device)
-    (score,) = score_networks(
+    (measured,) = measure_networks(
         [model], data, config.split, network.image_size, batch_size=config.batch_size, device=device
     )
-    print(f"{config.split} top-1 {score.top1:.4f}, loss {score.loss:.4f} on {data.size(config.split):,} images")
-    return score
+    print(f"{config.split} {metrics_text(measured)} on {data.size(config.split):,} images")
+    return measured
 
 
-def score_networks(
+def measure_networks(
     networks: Sequence[nn.Module],
     data: Data,
     split: str,
@@ -47,8 +50,8 @@ def score_networks(
     batch_size: int,
     device: torch.device,
     sheet: Path | None = None,
-) -> list[Score]:
-    """Score several weights of a network on a split, whose images are read once.
+) -> list[dict[str, float]]:
+    """The metrics of several weights of a network on a split, whose images are read once.
 
     Args:
         sheet: gets a picture of some images and what the first network took them for.
@@ -63,13 +66,13 @@ def score_networks(
     for network in networks:
         network.eval()
     batches = data.eval_batches(split, image_size, batch_size)
-    scores = score_all([first, *networks[1:]], batches, device)
+    measured = measure_all([first, *networks[1:]], batches, device)
     if sheet is not None:
         labels, predictions = data.labels(split), torch.cat(answers).numpy()
         shown = np.argsort(labels == predictions, kind="stable")[:_PICTURED]  # mistakes first: they say more
         images = np.stack([_thumbnail(data.image(split, int(index))) for index in shown])
-        draw_predictions(images, labels[shown], predictions[shown], data.class_names, sheet, scores[0].top1)
-    return scores
+        draw_predictions(images, labels[shown], predictions[shown], data.class_names, sheet, measured[0]["top1"])
+    return measured
 
 
 def _thumbnail(image: Tensor) -> npt.NDArray[np.uint8]:

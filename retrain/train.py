@@ -16,10 +16,10 @@ from psvit.engine.config import Recipe
 from psvit.engine.feed import Feed
 from psvit.engine.loop import LossOf, Task, Trained, Validate, check_recipe, classification_loss, train
 from psvit.engine.runtime import Runtime
-from psvit.engine.scoring import score_all
+from psvit.engine.scoring import Score, metrics_text, score_all
 from psvit.networks import Network, find_network, is_file
 from psvit.retrain.config import DistillConfig, RetrainConfig
-from psvit.retrain.evaluate import score_networks
+from psvit.retrain.evaluate import measure_networks
 from psvit.retrain.fit import fit_to_data
 from psvit.retrain.results import PLAIN_WEIGHTS, WEIGHTS, save_trained, tell_files, write_result
 from psvit.retrain.start import start_from
@@ -110,7 +110,7 @@ def _conclude(
     models = save_trained(folder, trained, network, network.about())
     if isinstance(network, ArchFile):
         draw_architecture(network.spec, network.architecture, folder / "architecture.png", f"{network.name}, retrained")
-    score, *plain = score_networks(
+    metrics, *plain = measure_networks(
         models,
         data,
         "test",
@@ -120,10 +120,11 @@ def _conclude(
         sheet=folder / "predictions.png",
     )
     measured = {
-        "top1": score.top1,
-        "loss": score.loss,
-        "plain_top1": plain[0].top1 if plain else None,
-        "plain_loss": plain[0].loss if plain else None,
+        "top1": metrics["top1"],
+        "loss": metrics["loss"],
+        "metrics": {name: value for name, value in metrics.items() if name not in Score._fields},
+        "plain_top1": plain[0]["top1"] if plain else None,
+        "plain_loss": plain[0]["loss"] if plain else None,
         "data": data.config.name,
         "test_images": data.size("test"),
         "trained_on": config.split,
@@ -136,8 +137,8 @@ def _conclude(
         "params": network.cost.params,
     }
     write_result(folder, network, measured)
-    print(f"test top-1 {score.top1:.4f}, loss {score.loss:.4f} on {data.size('test'):,} images of {data.config.name}")
+    print(f"test {metrics_text(metrics)} on {data.size('test'):,} images of {data.config.name}")
     if plain:
-        print(f"the weights before averaging, {PLAIN_WEIGHTS}: top-1 {plain[0].top1:.4f}, loss {plain[0].loss:.4f}")
+        print(f"the weights before averaging, {PLAIN_WEIGHTS}: {metrics_text(plain[0])}")
     tell_files(folder, network, "predictions.png")
-    return RetrainResult(folder, folder / WEIGHTS, score.top1)
+    return RetrainResult(folder, folder / WEIGHTS, metrics["top1"])

@@ -59,9 +59,12 @@ def test_both_weights_give_their_top1_by_hand_and_by_evaluate(made: RetrainResul
             found[key] = network(images)
         by_hand = (found[key].argmax(1) == labels).double().mean().item()
         assert result[key] == pytest.approx(by_hand, abs=1e-12)
-        score = evaluate(EvaluateConfig(arch=config.arch, weights=str(file), batch_size=100))
-        assert score.top1 == pytest.approx(by_hand, abs=1e-12)
+        measured = evaluate(EvaluateConfig(arch=config.arch, weights=str(file), batch_size=100))
+        assert measured["top1"] == pytest.approx(by_hand, abs=1e-12)
     assert made.top1 == result["top1"]
+    top5 = (found["top1"].argsort(descending=True)[:, :5] == labels[:, None]).sum().item() / len(labels)
+    assert result["top1"] < top5
+    assert result["metrics"] == {"top5": pytest.approx(top5, abs=1e-12)}
     assert not torch.allclose(found["top1"], found["plain_top1"])
     checkpoint = torch.load(made.folder / "checkpoint.pt", weights_only=True)
     assert torch.equal(network.head.weight, checkpoint["model"]["head.weight"])
@@ -107,8 +110,8 @@ def test_networks_of_torchvision_train_and_start_alike(config: RetrainConfig, tm
         by_hand = (network(images).argmax(1) == labels).double().mean().item()
     assert result["top1"] == pytest.approx(by_hand, abs=1e-12)
     weights = str(folder / "model.safetensors")
-    score = evaluate(EvaluateConfig(arch="torchvision:resnet18", weights=weights))
-    assert score.top1 == pytest.approx(by_hand, abs=1e-12)
+    measured = evaluate(EvaluateConfig(arch="torchvision:resnet18", weights=weights))
+    assert measured["top1"] == pytest.approx(by_hand, abs=1e-12)
     other = resnet18(num_classes=3)
     line = start_from(Path(weights), other, 3, adapt=True)
     assert line.endswith("a new head for 3 classes instead of 10")
