@@ -36,9 +36,9 @@ class Command:
         about: what it does, for its own help.
         task: ``module:function`` that takes the schema.
         schema: ``module:dataclass`` of its settings; one with ``out`` works in a run folder.
+        examples: what for -> command.
         flags: its short flags.
         settings: the settings that its help explains, by dotted keys.
-        examples: what for -> command.
         argument: the flag whose name is left out, as in ``inspect arch.json``.
     """
 
@@ -47,14 +47,14 @@ class Command:
     about: str
     task: str
     schema: str
-    flags: tuple[Flag, ...]
-    settings: str
     examples: dict[str, str]
+    flags: tuple[Flag, ...] = ()
+    settings: str = ""
     argument: Flag | None = None
 
     @property
     def config(self) -> str:
-        """The name of its config, in most cases a YAML file of ``conf/``: ``detect-train``."""
+        """The name of its config, ``detect-train``: of a YAML file in ``conf/``, where it has one."""
         return self.name.replace(" ", "-")
 
 
@@ -209,7 +209,6 @@ _COMMANDS = (
         task="psvit.search.report:report_search",
         schema="psvit.search.config:ReportConfig",
         flags=(_NAME,),
-        settings="",
         examples={
             "the project's only search": "psvit-search report",
             "one of several": "psvit-search report runs/default/exhaustive-5M",
@@ -224,7 +223,6 @@ _COMMANDS = (
         task="psvit.supernet.inherit:inherit_weights",
         schema="psvit.supernet.inherit:InheritConfig",
         flags=(Flag("--arch", "arch", "FILE"), _SUPERNET, _NAME, _SAVE),
-        settings="",
         examples={
             "the winner of a search": "psvit-search inherit --arch runs/default/exhaustive-5M/arch.json "
             "--save inherited.safetensors",
@@ -381,7 +379,6 @@ _COMMANDS = (
         task="psvit.inspect:inspect",
         schema="psvit.inspect:InspectConfig",
         flags=(_SAVE, _JSON),
-        settings="",
         examples={
             "the winner of a search": "psvit-search inspect runs/default/exhaustive-5M/arch.json --save best.png",
             "a named network": "psvit-search inspect deit_tiny_16",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 CONF = Path(psvit.__file__).resolve().parent / "conf"
+FALLBACK = "imagefolder"  # whose recipes train a dataset that has none of its own
 
 
 def load(name: str) -> Any:
@@ -74,7 +75,7 @@ def choices(group: str) -> list[str]:
 
 
 def register(command: Command) -> type[Any]:
-    """Tell Hydra a command's schema, the names in our registries, and how search folders are named.
+    """Tell Hydra a command's schema, the names in our registries, and the functions that ``conf/`` calls.
 
     Returns:
         The schema.
@@ -83,15 +84,29 @@ def register(command: Command) -> type[Any]:
     from omegaconf import OmegaConf
 
     schema: type[Any] = load(command.schema)
-    groups = {field.name for field in fields(schema)}
+    keys = {field.name for field in fields(schema)}
     store = ConfigStore.instance()
     store.store(name=f"{command.config}-schema", node=schema)
-    if "space" in groups:
+    if "space" in keys:
         _store_spaces(store)
-    if "search" in groups:
-        _store_searchers(store)
+    if "search" in keys:
+        for name in (*SEARCHERS, AUTO):
+            store.store(group="search", name=name, node={"searcher": name})
+    if not (CONF / f"{command.config}.yaml").exists():
+        store.store(name=command.config, node=_config(command, keys))
     OmegaConf.register_new_resolver("search_folder", search_folder, replace=True)
+    OmegaConf.register_new_resolver("recipe_of", recipe_of, replace=True)
     return schema
+
+
+def _config(command: Command, keys: set[str]) -> dict[str, Any]:
+    """The config of a command without a YAML file: what all have in common, its schema, and the folder of its run."""
+    search = ["searcher", {"search": command.name}] if command.name in SEARCHERS else []
+    defaults = ["common", f"{command.config}-schema", *search, {"override hydra/job_logging": "none"}, "_self_"]
+    config: dict[str, Any] = {"defaults": defaults, "hydra": {"job": {"name": command.config}}}
+    if {"runs", "name", "out"} <= keys and not search:
+        config["out"] = f"${{runs}}/${{name}}/{command.config}"
+    return config
 
 
 def _store_spaces(store: ConfigStore) -> None:
@@ -103,14 +118,21 @@ def _store_spaces(store: ConfigStore) -> None:
         store.store(group="space", name=name, node=SpaceConfig.of(spec))
 
 
-def _store_searchers(store: ConfigStore) -> None:
-    """``search=NAME`` for every searcher, and a config for its command on top of ``conf/searcher.yaml``."""
-    for name in (*SEARCHERS, AUTO):
-        store.store(group="search", name=name, node={"searcher": name})
-    for name in SEARCHERS:
-        bases = ["common", f"{name}-schema", "searcher", {"search": name}]
-        defaults = [*bases, {"override hydra/job_logging": "none"}, "_self_"]
-        store.store(name=name, node={"defaults": defaults, "hydra": {"job": {"name": name}}})
+def recipe_of(kind: str, data: str) -> str:
+    """Name of the recipe by which a dataset is trained: ``supernet/digits``, or the fallback's if it has none."""
+    return f"{kind}/{data if data in choices(f'recipe/{kind}') else FALLBACK}"
+
+
+def borrowed_recipes(chosen: Mapping[str, str | None]) -> list[str]:
+    """Those of Hydra's choices that :func:`recipe_of` made for want of a recipe: ``recipe=supernet/imagefolder``."""
+    data = chosen.get("data")
+    recipes = [(group, name) for group, name in chosen.items() if group.partition("@")[0] == "recipe" and name]
+    kinds = [name.partition("/")[0] for _, name in recipes]
+    return [
+        f"{group}={name}"
+        for (group, name), kind in zip(recipes, kinds, strict=True)
+        if data and recipe_of(kind, data) == name != f"{kind}/{data}"
+    ]
 
 
 def search_folder(searcher: str, flops: str | None, params: str | None, seed: int, latency: str | None = None) -> str:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from psvit.cli.commands import Command
-from psvit.cli.compose import load
+from psvit.cli.compose import CONF, load
 from psvit.cli.schema import describe, keys
 
 if TYPE_CHECKING:
@@ -60,9 +60,15 @@ def explain(error: BaseException, command: Command) -> str:
 
 
 def _no_such_choice(error: MissingConfigException) -> str:
-    """Of a group of ``conf/``."""
+    """Of a group of ``conf/``, such as ``data``, or in folders of one, as ``supernet/digits`` of ``recipe``."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
-    choose = f"; choose one of {', '.join(error.options)}" if error.options else ""
+    options = error.options
+    if not options and group:
+        files = (CONF / group).rglob("*.yaml")
+        group, _, folder = group.partition("/")
+        name = f"{folder}/{name}".lstrip("/")
+        options = sorted(file.relative_to(CONF / group).with_suffix("").as_posix() for file in files)
+    choose = f"; choose one of {', '.join(options)}" if options else ""
     return f"{group}={name}: there is no such choice{choose}"
 
 

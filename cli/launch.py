@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psvit.cli.commands import Command
-from psvit.cli.compose import CONF, instantiate, load, register
+from psvit.cli.compose import CONF, borrowed_recipes, instantiate, load, register
 from psvit.cli.faults import complain, explain
 from psvit.cli.repeat import command_line
 from psvit.run.folder import recorded_as
@@ -63,9 +63,11 @@ def _start(command: Command, config: DictConfig, schema: type[Any], makes_folder
     """Call a command's task; its run folder, if it makes one, records the line that repeats it."""
     from hydra.core.hydra_config import HydraConfig
 
-    settings = instantiate(config, schema)
+    hydra, settings = HydraConfig.get(), instantiate(config, schema)
     if makes_folder and _is_sweep():
-        settings.out = str(Path(settings.out) / HydraConfig.get().sweep.subdir)
+        settings.out = str(Path(settings.out) / hydra.sweep.subdir)
+    if _is_main() and (borrowed := borrowed_recipes(hydra.runtime.choices)):
+        print(f"note: data={hydra.runtime.choices['data']} has no recipe of its own; it takes {' '.join(borrowed)}")
     line = command_line(command, settings) if makes_folder and _is_main() else None
     with recorded_as(line):
         load(command.task)(settings)

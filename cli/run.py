@@ -36,7 +36,7 @@ class RetrainPart:
     """What only the retraining needs; see :class:`psvit.retrain.config.RetrainConfig`.
 
     Attributes:
-        recipe: training recipe of the retraining; the dataset chooses it.
+        recipe: training recipe of the retraining; that of the dataset, or of ``imagefolder`` if it has none.
         hold_out: keep the search split out of the retraining, too.
     """
 

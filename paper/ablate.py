@@ -66,8 +66,8 @@ class AblateConfig:
         out: folder of the trainings and the tables.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         data: dataset to train and test on.
-        recipe: training recipe of every network; the dataset chooses it. Those that a search has found are trained by
-            it, too.
+        recipe: training recipe of every network; that of the dataset, or of ``imagefolder`` if it has none. Networks
+            that a search has found are trained by it, too.
         supernet: how the supernets of the searches are trained.
         search: how the supernets are searched, and within which budget.
     """

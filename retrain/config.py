@@ -81,7 +81,7 @@ class RetrainConfig(TrainNetworkConfig):
         hold_out: keep the search split out of training. By default everything but the test split trains the network.
         distill: teacher to learn from, in addition to the labels.
         data: dataset to train and test on.
-        recipe: training recipe; the dataset chooses it.
+        recipe: training recipe; that of the dataset, or of ``imagefolder`` if it has none.
     """
 
     adapt: bool = False

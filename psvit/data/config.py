@@ -16,7 +16,7 @@ class DataConfig:
     """A dataset and its splits.
 
     Attributes:
-        name: ``digits``, ``imagefolder``, ``imagenet``, ``packed``, ``webdataset``, ``cifar10`` or ``cifar100``.
+        name: name of the dataset, which ``data=NAME`` sets; psvit/data/datasets.py has the list.
         root: folder that holds the images; ``digits`` needs none.
         image_size: image size in pixels, ``224`` or ``224x160`` (height first); None is the space's own.
         search_fraction: share of the training images held out, stratified, to score architectures.

@@ -1,17 +1,21 @@
 """Settings as ``conf/`` and overrides make them."""
 
+import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from psvit.cli.commands import COMMANDS
+from psvit.cli.commands import COMMANDS, Command
 from psvit.cli.compose import CONF, choices, composer, load, search_folder
+from psvit.cli.compose import settings as compose_settings
 from psvit.cli.main import main
+from psvit.engine.config import RunConfig
 from psvit.search.searchers import SEARCHERS
 from psvit.supernet.config import SpaceConfig
 from psvit.zoo import SPACES
@@ -38,9 +42,44 @@ def test_every_dataset_composes_and_chooses_its_recipes() -> None:
             config = compose([f"data={data}", "data.root=/images"])
             assert (config.data.name, config.data.root) == (data, "/images")
             for kind in ("supernet", "retrain"):
-                written = OmegaConf.load(CONF / "recipe" / kind / f"{data}.yaml")
+                own = CONF / "recipe" / kind / f"{data}.yaml"
+                written = OmegaConf.load(own if own.exists() else own.with_stem("imagefolder"))
                 written.pop("defaults", None)
                 assert OmegaConf.merge(config[kind].recipe, written) == config[kind].recipe
+
+
+def test_a_dataset_without_a_recipe_takes_that_of_imagefolder(
+    folder: Path, tasks: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "mine/data").mkdir(parents=True)
+    (folder / "mine/data/flowers.yaml").write_text("name: imagefolder\nroot: /flowers\n")
+    words = ["--config-dir", "mine", "data=flowers"]
+    assert main(["run", *words]) == 0
+    told = {f"recipe@{kind}.recipe={kind}/imagefolder" for kind in ("supernet", "retrain")}
+    note, _, given = capsys.readouterr().out.rpartition("; it takes ")
+    assert (note, set(given.split())) == ("note: data=flowers has no recipe of its own", told)
+    (folder / "mine/recipe/supernet").mkdir(parents=True)
+    (folder / "mine/recipe/supernet/flowers.yaml").write_text("epochs: 7\n")
+    assert main(["train-supernet", *words]) == main(["train-supernet", "data=imagefolder"]) == 0
+    assert main(["retrain", "--arch", "a", "recipe=retrain/digits", *words]) == 0
+    assert capsys.readouterr().out == ""
+    run, with_its_own, imagefolder, digits = tasks
+    assert (run.data.root, run.supernet.recipe) == ("/flowers", imagefolder.recipe)
+    assert run.retrain.recipe.epochs == yaml.safe_load((CONF / "recipe/retrain/imagefolder.yaml").read_text())["epochs"]
+    assert (with_its_own.recipe.epochs, digits.recipe.epochs) == (7, 30)
+
+
+@dataclass
+class OwnSettings(RunConfig):
+    """Of a command that has no YAML file."""
+
+    number: int = 3
+
+
+def test_a_command_needs_no_yaml_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "made_up", SimpleNamespace(Schema=OwnSettings))  # type: ignore[arg-type]
+    command = Command("made up", "one", "line", task="made_up:task", schema="made_up:Schema", examples={})
+    assert compose_settings(command, ["seed=2", "name=x"]) == OwnSettings(name="x", out="runs/x/made-up", seed=2)
 
 
 def test_imagenet_is_retrained_by_the_deit_recipe(settings: Settings) -> None:
