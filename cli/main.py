@@ -1,9 +1,9 @@
 """The command ``psvit-search``: a table of commands in front of Hydra.
 
-A command is a schema (a dataclass that checks and types the settings) and a task (a function of that dataclass), with a
-YAML file in ``conf/`` where its defaults say more than the schema. Short flags become Hydra's overrides; everything else
-is Hydra's own. Tasks, and with them torch, are imported when a task starts and not before, so that help, completion and
-faults in a command line show at once.
+A command is a schema (a dataclass that checks and types the settings) and a task (a function of that dataclass), and
+has a YAML file in ``conf/`` where its defaults say more than the schema. Short flags become Hydra's overrides;
+everything else is Hydra's own. Tasks, and with them torch, are imported when a task starts and not before, so that
+help, completion and faults in a command line show at once.
 """
 
 from __future__ import annotations
