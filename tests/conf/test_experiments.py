@@ -87,7 +87,15 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Trained]:
 # ---------------------------------------------------------------------------------------------------- they train
 
 
-@pytest.mark.parametrize("name", sorted([*NAMED, SHAPES], key=lambda name: "base" not in name))  # the largest first
+def slow_if_large(name: str) -> Any:
+    large = any(word in name for word in ("base", "small", "101"))
+    return pytest.param(name, marks=[pytest.mark.slow] if large else [])
+
+
+LARGEST_FIRST = sorted([*NAMED, SHAPES], key=lambda name: "base" not in name)
+
+
+@pytest.mark.parametrize("name", [slow_if_large(name) for name in LARGEST_FIRST])
 def test_a_retraining_takes_two_steps(name: str, images: Path, tmp_path: Path, trained: list[Trained]) -> None:
     words = [f"experiment=retrain/{name}", f"data.root={images}", *SMALL, *(f"recipe.{word}" for word in TWO_STEPS)]
     config = settings("retrain", *words, f"--out={tmp_path}/run")
@@ -101,6 +109,7 @@ def test_a_retraining_takes_two_steps(name: str, images: Path, tmp_path: Path, t
     assert all(weight.isfinite().all() for weight in made.model.parameters())
 
 
+@pytest.mark.slow
 def test_a_teacher_of_imagenet_is_learned_from(images: Path, tmp_path: Path, trained: list[Trained]) -> None:
     """RegNetY-16GF with random weights."""
     timm = pytest.importorskip("timm")

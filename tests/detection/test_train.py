@@ -150,6 +150,7 @@ def same(one: DetectResult, other: DetectResult) -> None:
     pd.testing.assert_frame_equal(metrics(one.folder), metrics(other.folder))
 
 
+@pytest.mark.slow
 def test_the_command_is_killed_for_real(made: DetectResult, config: DetectTrainConfig, tmp_path: Path) -> None:
     """By SIGKILL as soon as its first checkpoint is there; started again, it ends with the same bits."""
     listed = [f"recipe.{key}={value}" for key, value in vars(config.recipe).items() if key in OVERRIDDEN]
@@ -192,6 +193,7 @@ OVERRIDDEN = {
 }
 
 
+@pytest.mark.slow
 def test_a_resnet_trains_and_scores_from_weights(
     config: DetectTrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -305,6 +305,7 @@ def test_end_to_end(unbroken: Path) -> None:
     assert "epoch 1/3" not in printed  # which is in the logs
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_in_the_middle_it_goes_on(unbroken: Path, images: Path, tmp_path: Path) -> None:
     """One network after the other: stopped in the first, killed in the second, when the first is trained."""
     folder, first, second = tmp_path / "corrupt", "deit_mini_4_sharing_2/seed0", "deit_mini_4/seed0"
@@ -330,6 +331,7 @@ def test_stopped_and_killed_in_the_middle_it_goes_on(unbroken: Path, images: Pat
     assert (folder / OUT / first / "model.safetensors").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_all_processes_of_torchrun_train_row_after_row(unbroken: Path, images: Path, tmp_path: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = start(tmp_path, images, *torchrun)

@@ -414,6 +414,7 @@ def test_alone_is_what_retrain_reaches_with_the_search_split_held_out(whole: Ran
     assert (row["standalone_top1"], row["standalone_loss"]) == (last["search_top1"], last["search_loss"])
 
 
+@pytest.mark.slow
 def test_stopped_in_the_middle_it_goes_on_with_the_same_bits(
     whole: RankConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
