@@ -22,7 +22,7 @@ from psvit.cost import Band
 from psvit.run.random import numpy_rng
 from psvit.search.config import SearchConfig
 from psvit.search.evolution import Evolution
-from psvit.search.history import Trial
+from psvit.search.trial import Trial
 from psvit.search.random_search import RandomSearch
 from psvit.search.searcher import Searcher
 from psvit.supernet.space import SearchSpace, Subspace

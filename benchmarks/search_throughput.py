@@ -34,7 +34,7 @@ from psvit.engine.scoring import score_all
 from psvit.search.evaluator import Evaluator
 from psvit.search.evolution import Evolution
 from psvit.search.exhaustive import Exhaustive
-from psvit.search.history import Trial
+from psvit.search.trial import Trial
 from psvit.search.loop import TOGETHER
 from psvit.supernet.space import SearchSpace
 from psvit.supernet.supernet import Supernet

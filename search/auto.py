@@ -10,11 +10,10 @@ from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
 from psvit.search.budget import Budget
 from psvit.search.config import SearchRunConfig
-from psvit.search.evaluator import Evaluator
+from psvit.search.evaluator import Evaluator, make_evaluator
 from psvit.search.exhaustive import Exhaustive
 from psvit.search.loop import TOGETHER
-from psvit.search.measure import latency_table
-from psvit.search.run import make_evaluator, open_search_data
+from psvit.search.timing import latency_table
 from psvit.supernet.checkpoint import TrainedSupernet
 from psvit.supernet.space import Subspace
 
@@ -48,7 +47,7 @@ def choose(config: SearchRunConfig, minutes: float, project: Path) -> Choice:
     many = f"{allowed.count:,} architectures are within the budget"
     if allowed.count > _MOST:
         return Choice("evolve", f"{many}, too many to score them all")
-    data = open_search_data(trained, config.data_root, config.workers)
+    data = trained.open_data(config.data_root, config.workers)
     predicted = predict_seconds(make_evaluator(config, trained, data, device, Processes()), allowed) / 60
     if predicted <= minutes:
         return Choice("exhaustive", f"{many}; scoring them all is predicted to take {predicted:.1f} minutes")
@@ -63,11 +62,11 @@ def predict_seconds(evaluator: Evaluator, allowed: Subspace) -> float:
     architectures = Exhaustive(allowed).ask(allowed.count)
     middle = max(0, len(architectures) // 2 - _SAMPLE // 2)
     sample = architectures[middle : middle + _SAMPLE]
-    images = range(min(evaluator.batch_size, evaluator.images))
+    images = range(min(evaluator.batch_size, evaluator.num_images))
     evaluator.outcomes(sample[:4], images)  # decodes the images, and compiles
     began = time.perf_counter()
     evaluator.outcomes(sample, images)
     seconds = time.perf_counter() - began
     chunks = [architectures[first : first + TOGETHER] for first in range(0, len(architectures), TOGETHER)]
-    work = sum(evaluator.flops(chunk) for chunk in chunks) * evaluator.images
+    work = sum(evaluator.flops(chunk) for chunk in chunks) * evaluator.num_images
     return seconds * work / (evaluator.flops(sample) * len(images))

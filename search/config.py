@@ -89,7 +89,7 @@ class SearchConfig:
         race: exhaustive only: score all on a few images first, and drop what can no longer be among the best.
         race_keep: how many best are raced for.
         confidence: probability, at least, that none of these is dropped.
-        images: score on this many images of the search split, stratified; None takes all.
+        num_images: score on this many images of the search split, stratified; None takes all.
         placements: score on this many random placements of the layers in the cells and average; 0 scores the
             canonical path alone.
         baseline: random architectures of the winner's cost (within 2 %) that it is compared with.
@@ -110,7 +110,7 @@ class SearchConfig:
     race: bool = False
     race_keep: int = 10
     confidence: float = 0.95
-    images: int | None = None
+    num_images: int | None = None
     placements: int = 0
     baseline: int = 50
     precision: str = "auto"
@@ -121,7 +121,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if self.searcher not in (*SEARCHERS, AUTO):
             raise ValueError(f"search.searcher is {self.searcher!r}; use one of {', '.join([*SEARCHERS, AUTO])}")
-        for key in ("trials", "population", "parents", "race_keep", "images", "batch_size"):
+        for key in ("trials", "population", "parents", "race_keep", "num_images", "batch_size"):
             if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise ValueError(f"search.{key} is {getattr(self, key)}; it must be at least 1")
         for key in ("placements", "baseline"):

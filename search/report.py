@@ -26,9 +26,10 @@ from psvit.inspect import parts
 from psvit.run.files import sha256, write_text
 from psvit.search.budget import Budget
 from psvit.search.config import ReportConfig
-from psvit.search.history import History, Trial
+from psvit.search.history import History
 from psvit.search.latency import Conditions, LatencyTable, load_latency
 from psvit.search.rank import summary
+from psvit.search.trial import Trial
 from psvit.search.trust import EQUAL_COST, RESAMPLES, gain_over_random, wilson
 from psvit.supernet.space import ANY, SearchSpace
 

@@ -13,7 +13,8 @@ import pytest
 from psvit.arch import Architecture, NetworkSpec
 from psvit.cost import Band
 from psvit.search.evolution import Evolution
-from psvit.search.history import History, Trial
+from psvit.search.history import History
+from psvit.search.trial import Trial
 from psvit.search.loop import run_search
 from psvit.search.random_search import RandomSearch
 from psvit.search.searcher import Searcher

@@ -22,7 +22,8 @@ from psvit.archfile import load_arch
 from psvit.cli.command import main
 from psvit.search.budget import Budget
 from psvit.search.config import BudgetConfig, PickConfig
-from psvit.search.history import History, Trial
+from psvit.search.history import History
+from psvit.search.trial import Trial
 from psvit.search.latency import Conditions, LatencyTable, save_latency
 from psvit.search.pick import amounts, choose, pick, read_scored
 from psvit.supernet.space import SearchSpace

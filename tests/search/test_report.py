@@ -22,7 +22,8 @@ from psvit.cost import Band
 from psvit.run.files import sha256
 from psvit.search.config import BudgetConfig, ReportConfig, SearchConfig, SearchRunConfig
 from psvit.search.front import pareto_front
-from psvit.search.history import History, Trial
+from psvit.search.history import History
+from psvit.search.trial import Trial
 from psvit.search.latency import Conditions, LatencyTable
 from psvit.search.rank import correlations
 from psvit.search.report import report, report_search

@@ -20,7 +20,7 @@ from benchmarks.evolution_vs_random import Interactions, best_so_far
 from psvit.arch import Architecture, NetworkSpec
 from psvit.cost import Band
 from psvit.search.evolution import Evolution, edits
-from psvit.search.history import Trial
+from psvit.search.trial import Trial
 from psvit.search.nsga2 import Nsga2
 from psvit.search.random_search import RandomSearch
 from psvit.search.searcher import Searcher

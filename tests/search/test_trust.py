@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from psvit.arch import Architecture
-from psvit.search.history import Trial
+from psvit.search.trial import Trial
 from psvit.search.trust import RESAMPLES, gain_over_random, top_table, wilson
 
 NAMES = ("B-B-B", "B-B-BS", "B-BS-B", "BS-B-B", "BB-B-B", "B-BB-B")
