@@ -21,11 +21,11 @@ from psvit.arch import Architecture
 from psvit.cost import Band
 from psvit.draw import BLUE, GREEN, VERMILLION, save_figure
 from psvit.search.evolution import Evolution
-from psvit.search.trial import Trial
 from psvit.search.nsga2 import Nsga2
 from psvit.search.pick import read_scored
 from psvit.search.random_search import RandomSearch
 from psvit.search.searcher import Searcher
+from psvit.search.trial import Trial
 from psvit.supernet.space import Subspace
 
 Floats = npt.NDArray[np.float64]

@@ -34,8 +34,8 @@ from psvit.engine.scoring import score_all
 from psvit.search.evaluator import Evaluator
 from psvit.search.evolution import Evolution
 from psvit.search.exhaustive import Exhaustive
-from psvit.search.trial import Trial
 from psvit.search.loop import TOGETHER
+from psvit.search.trial import Trial
 from psvit.supernet.space import SearchSpace
 from psvit.supernet.supernet import Supernet
 from psvit.zoo import SPACES

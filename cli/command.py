@@ -285,7 +285,7 @@ COMMANDS = {
                 _FLOPS,
                 _PARAMS,
                 _LATENCY,
-                Flag("--images", "search.images", "N", "score on N images of the search split, stratified"),
+                Flag("--num-images", "search.num_images", "N", "score on N images of the search split, stratified"),
                 _SUPERNET,
                 _NAME,
                 _OUT,
@@ -554,7 +554,7 @@ COMMANDS = {
             about="Measures the time of a forward pass, so that a search can take a budget as --latency 2ms: so much a "
             "basic and so much a sharing layer of each stage, and a fixed part. Says how well their sum predicts "
             "random networks. Writes latency.json.",
-            task="psvit.search.measure:measure_latency",
+            task="psvit.search.timing:measure_latency",
             schema="psvit.search.config:MeasureConfig",
             flags=(_SUPERNET, _NAME, replace(_SAVE, help="where the table goes")),
             settings="space batch precision repeats device",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from psvit.engine.config import Recipe, RunConfig
 from psvit.retrain.config import RetrainConfig
 from psvit.run.files import write_text
 from psvit.search.config import SearchConfig, SearchRunConfig
+from psvit.search.records import SearcherRecord
 from psvit.search.searchers import AUTO
 from psvit.supernet.config import SpaceConfig, TrainSupernetConfig
 
@@ -114,18 +114,17 @@ def choose_searcher(config: RunAllConfig) -> RunAllConfig:
         return config
     from psvit.search.auto import choose
 
-    path = Path(config.out) / "searcher.json"
-    budget = asdict(config.search.budget)
-    chosen = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if chosen.get("budget") != budget:
+    path, budget = Path(config.out) / "searcher.json", config.search.budget
+    chosen = SearcherRecord.load(path) if path.exists() else None
+    if chosen is None or chosen.budget != budget:
         choice = choose(search_config(config), config.search.auto_minutes, Path(config.out))
-        chosen = {"budget": budget, "searcher": choice.searcher, "why": choice.why}
-        write_text(path, json.dumps(chosen, indent=2) + "\n")
-    print(f"search=auto: {chosen['why']}: {chosen['searcher']}")
+        chosen = SearcherRecord(budget, choice.searcher, choice.why)
+        chosen.save(path)
+    print(f"search=auto: {chosen.why}: {chosen.searcher}")
     latency, table = config.search.latency, Path(config.out) / "latency.json"
-    if budget["latency"] and latency.table is None and table.exists():  # what the choice was made by
+    if budget.latency and latency.table is None and table.exists():  # what the choice was made by
         latency = replace(latency, table=str(table))
-    return replace(config, search=replace(config.search, searcher=chosen["searcher"], latency=latency))
+    return replace(config, search=replace(config.search, searcher=chosen.searcher, latency=latency))
 
 
 def _shared(config: RunAllConfig, folder: str) -> dict[str, Any]:

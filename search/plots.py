@@ -93,7 +93,7 @@ def _draw_trials(ax: Axes, axis: _CostAxis, scored: pd.DataFrame, colours: str |
     )
     if several:
         bar = ax.figure.colorbar(points, ax=ax, label=colours, pad=0.02, ticks=MaxNLocator(6, integer=True))
-        bar.solids.set_alpha(1)
+        bar.solids.set_alpha(1)  # type: ignore[union-attr]
 
 
 def _draw_baseline(ax: Axes, axis: _CostAxis, others: pd.DataFrame) -> None:
@@ -101,8 +101,8 @@ def _draw_baseline(ax: Axes, axis: _CostAxis, others: pd.DataFrame) -> None:
     if others.empty:
         return
     label = f"{len(others)} random of the winner's cost"
-    style = {"s": 26, "marker": "D", "c": "none", "edgecolors": INK, "zorder": 3}
-    ax.scatter(axis.scale(others["flops"]), others["top1"], label=label, **style)
+    flops, top1 = axis.scale(others["flops"]), others["top1"]
+    ax.scatter(flops, top1, s=26, marker="D", c="none", edgecolors=INK, zorder=3, label=label)
 
 
 def _draw_front(ax: Axes, axis: _CostAxis, scored: pd.DataFrame) -> None:
@@ -121,10 +121,12 @@ def _draw_front(ax: Axes, axis: _CostAxis, scored: pd.DataFrame) -> None:
 
 def _draw_winner(ax: Axes, axis: _CostAxis, scored: pd.DataFrame, layers: str) -> None:
     """The winner as a star, if it is among the trials."""
-    for winner in scored[scored["layers"] == layers].head(1).itertuples():
-        flops = axis.scale(float(winner.flops))
-        label = f"winner {layers}: {winner.top1:.2%} at {flops:.4g} {axis.unit}"
-        ax.plot(flops, winner.top1, "*", ms=18, color=ORANGE, mec=INK, mew=1, ls="", zorder=5, label=label)
+    winner = scored[scored["layers"] == layers].head(1)
+    if winner.empty:
+        return
+    flops, top1 = axis.scale(float(winner["flops"].iloc[0])), float(winner["top1"].iloc[0])
+    label = f"winner {layers}: {top1:.2%} at {flops:.4g} {axis.unit}"
+    ax.plot(flops, top1, "*", ms=18, color=ORANGE, mec=INK, mew=1, ls="", zorder=5, label=label)
 
 
 def _draw_budget(ax: Axes, axis: _CostAxis, budget: Band) -> None:
@@ -241,9 +243,10 @@ def _draw_networks(ax: Axes, drawn: pd.DataFrame, figures: Correlations) -> None
         (figures.picked, "picked by inherited score", "*", ORANGE, 24),
     )
     for layers, what, marker, colour, size in looks:
-        row = drawn[drawn["layers"] == layers].iloc[0]
-        label = f"{what}: {layers}, inherited {row['inherited_top1']:.2%}, alone {row['standalone_top1']:.2%}"
-        place = (inherited[row.name], row["standalone_top1"])
+        number = int((drawn["layers"] == layers).argmax())
+        top1, alone = (float(drawn[key].iloc[number]) for key in ("inherited_top1", "standalone_top1"))
+        label = f"{what}: {layers}, inherited {top1:.2%}, alone {alone:.2%}"
+        place = (inherited.iloc[number], alone)
         ax.plot(*place, marker, ms=size, color=colour, mec=INK, mew=1, ls="", zorder=3, label=label)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from psvit.run.files import write_text
 
-_TYPES = {int: "int64", float: "float64", str: "str"}
+_TYPES = {int: "int64", str: "str"}
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,12 @@ class Table:
         Raises:
             ValueError: the file is missing, or has other columns or a value of another type.
         """
-        types = {name: _TYPES[kind] for name, kind in self.columns.items()}
+        types = {name: _TYPES[kind] for name, kind in self.columns.items() if kind is not float}
+        exactly = {name: float for name, kind in self.columns.items() if kind is float}  # to the last bit
         try:
             content = path.read_bytes()
             whole = io.BytesIO(content[: content.rfind(b"\n") + 1])
-            frame = pd.read_csv(whole, dtype=types, float_precision="round_trip")  # what was written, to the last bit
+            frame = pd.read_csv(whole, dtype=types, converters=exactly)
         except (OSError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0] or "empty"
             raise ValueError(f"{path} is no {self.what} ({reason}); {self.remedy}") from None

@@ -18,7 +18,14 @@ from typing import Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, ge
 from psvit.run.files import write_text
 
 MOST_BYTES = 64 * 2**20  # what is larger is no record
-_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", list: "a list", dict: "an object"}
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
 _SHOWN = 60  # characters of a faulty value
 
 T = TypeVar("T")
@@ -195,7 +202,7 @@ def typed(kind: Any, value: Any, where: str) -> Any:
         return {key: typed(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if hasattr(kind, "from_json"):
         return kind.from_json(value, where)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return _read_fields(kind, value, where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -220,9 +227,7 @@ def _read_fields(kind: type[T], value: Any, where: str) -> T:
     """A dataclass of the object that holds its fields; those with a default may be missing."""
     kinds = get_type_hints(kind)
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    optional = {
-        name for name, field in known.items() if (field.default, field.default_factory) != (MISSING, MISSING)
-    }
+    optional = {name for name, field in known.items() if (field.default, field.default_factory) != (MISSING, MISSING)}
     require_object(value, where, set(known), required=known.keys() - optional)
     given = {key: typed(kinds[key], item, f"{where}.{key}") for key, item in value.items()}
     try:
