@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from psvit.engine.distributed import Processes
 from psvit.engine.loop import Trained, train
 from psvit.networks import Network
 from psvit.retrain.plots import draw_training
+from psvit.retrain.results import DetectRecord
 from psvit.retrain.train import PLAIN_WEIGHTS, WEIGHTS
-from psvit.run.files import sha256, write_text
+from psvit.run.files import sha256
 from psvit.run.folder import RunFolder
 from psvit.run.random import seed_of
 from psvit.weights import save_weights
@@ -122,24 +122,24 @@ def _conclude(
     draw_training(folder / "metrics.csv", folder / "training.png")
     recipe = config.recipe
     scores = measure(detector, val, device, recipe.precision, config.data.workers, folder / "detections.png")
-    result = {
-        "network": network.name,
-        "layers": str(network.architecture) if isinstance(network, ArchFile) else None,
-        "data": Path(config.data.root or "").resolve().name,
+    record = DetectRecord(
+        network=network.name,
+        layers=str(network.architecture) if isinstance(network, ArchFile) else None,
+        data=Path(config.data.root or "").resolve().name,
         **scores,
-        "val_images": len(val),
-        "images": len(images),
-        "classes": len(images.class_names),
-        "epochs": recipe.epochs,
-        "min_sizes": recipe.min_sizes,
-        "max_size": recipe.max_size,
-        "seed": config.seed,
-        "start": config.start,
-        "params": sum(weight.numel() for weight in detector.parameters()),
-        "weights_sha256": sha256(folder / WEIGHTS),
-        "tool": f"psvit-search {psvit.__version__}",
-    }
-    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+        num_val_images=len(val),
+        num_images=len(images),
+        classes=len(images.class_names),
+        epochs=recipe.epochs,
+        min_sizes=tuple(recipe.min_sizes),
+        max_size=recipe.max_size,
+        seed=config.seed,
+        start=config.start,
+        params=sum(weight.numel() for weight in detector.parameters()),
+        weights_sha256=sha256(folder / WEIGHTS),
+        tool=f"psvit-search {psvit.__version__}",
+    )
+    record.save(folder / "result.json")
     print("\n".join([f"average precision on {len(val):,} validation images, in percent:", *table(scores)]))
     files = [*["arch.json"] * isinstance(network, ArchFile), "result.json", "training.png and detections.png"]
     print(f"wrote {folder / WEIGHTS}, and {', '.join(files)} beside it")

@@ -19,6 +19,7 @@ from psvit.engine.config import Recipe
 from psvit.networks import find_arch
 from psvit.paper.published import ABLATIONS, Ablation
 from psvit.retrain.config import RetrainConfig
+from psvit.retrain.results import RetrainRecord
 from psvit.run.files import write_text
 from psvit.run.folder import RunFolder
 from psvit.run.jobs import Job, cores, run_jobs
@@ -123,21 +124,14 @@ class Training:
         """Its run folder."""
         return Path(self.config.out)
 
-    @property
-    def result(self) -> dict[str, Any] | None:
+    def read_result(self) -> RetrainRecord | None:
         """What ``retrain`` has written of it; None until it is trained.
 
         Raises:
             ValueError: the file cannot be read.
         """
         path = self.folder / ("retrain" if self.variant in SEARCHES else "") / "result.json"
-        if not path.exists():
-            return None
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            return {key: result[key] for key in ("layers", "flops", "params", "top1", "test_images")}
-        except (ValueError, TypeError, KeyError):
-            raise ValueError(f"{path} is damaged; delete {path.parent} to train this network again") from None
+        return RetrainRecord.load(path) if path.exists() else None
 
 
 def network_name(scale: ScaleConfig, variant: str) -> str:
@@ -196,14 +190,14 @@ def _train_all(tasks: Sequence[Training], config: AblateConfig) -> None:
 
     from psvit.engine.device import pick_device
 
-    todo = [task for task in tasks if task.result is None]
+    todo = [task for task in tasks if task.read_result() is None]
     on_cpu = pick_device(config.device).type == "cpu"
     at_once = config.jobs or (cores() if on_cpu else 1)
     with tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc="trained", unit="network", disable=None) as bar:
 
         def done(job: Job, _: None) -> None:
             with bar.external_write_mode():
-                print(f"{job.name}: top-1 {job.argument.result['top1']:.4f}", flush=True)
+                print(f"{job.name}: top-1 {job.argument.read_result().top1:.4f}", flush=True)
             bar.update()
 
         threads = 1 if on_cpu else max(1, cores() // at_once)
@@ -252,7 +246,7 @@ def ablate(config: AblateConfig) -> Path:
         try:
             if processes.world > 1:
                 # what is left to do is the same in all, since none ends before all have joined the first
-                for task in [task for task in tasks if task.result is None]:
+                for task in [task for task in tasks if task.read_result() is None]:
                     if processes.main:
                         print(f"{task.name}, in {task.folder}", flush=True)
                     train(task)
@@ -277,7 +271,7 @@ def make_table(name: str, rows: Sequence[Ablation], tasks: Sequence[Training], c
     searched has what was found by seed in ``found``; its ``layers`` are all of these, its ``flops`` and ``params`` the
     largest.
     """
-    made = {(task.variant, task.config.seed): task.result for task in tasks}
+    made = {(task.variant, task.config.seed): task.read_result() for task in tasks}
     test_images = 0
     table_rows = []
     for row in rows:
@@ -285,8 +279,8 @@ def make_table(name: str, rows: Sequence[Ablation], tasks: Sequence[Training], c
         for seed in config.seeds:
             result = made[row.variant, seed]
             assert result is not None, "a table is made when all is trained"
-            test_images = result.pop("test_images", test_images)
-            found[str(seed)] = result
+            test_images = result.num_test_images
+            found[str(seed)] = {key: getattr(result, key) for key in ("layers", "flops", "params", "top1")}
         top1 = {seed: result["top1"] for seed, result in found.items()}
         network = network_name(config.scale, row.variant)
         spec = space(network) if row.variant in SEARCHES else find_arch(network).spec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,10 @@ from psvit.networks import Network, find_network, is_file
 from psvit.retrain.config import RetrainConfig
 from psvit.retrain.evaluate import score_networks
 from psvit.retrain.plots import draw_training
+from psvit.retrain.results import RetrainRecord
 from psvit.retrain.start import start_from
 from psvit.retrain.teacher import distillation_loss, load_teacher
-from psvit.run.files import sha256, write_text
+from psvit.run.files import sha256
 from psvit.run.folder import RunFolder
 from psvit.run.random import seed_of
 from psvit.weights import save_weights
@@ -140,28 +140,28 @@ def _conclude(
         device,
         folder / "predictions.png",
     )
-    result = {
-        "top1": score.top1,
-        "loss": score.loss,
-        "plain_top1": plain[0].top1 if plain else None,
-        "plain_loss": plain[0].loss if plain else None,
-        "data": data.config.name,
-        "test_images": data.size("test"),
-        "trained_on": split,
-        "images": data.size(split),
-        "epochs": config.recipe.epochs,
-        "seed": config.seed,
-        "start": config.start,
-        "teacher": config.distill.teacher,
-        "network": network.name,
-        "layers": str(network.architecture) if isinstance(network, ArchFile) else None,
-        "flops": network.cost.flops,
-        "params": network.cost.params,
-        "arch_sha256": sha256(folder / "arch.json") if isinstance(network, ArchFile) else None,
-        "weights_sha256": sha256(folder / WEIGHTS),
-        "tool": f"psvit-search {psvit.__version__}",
-    }
-    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    record = RetrainRecord(
+        top1=score.top1,
+        loss=score.loss,
+        plain_top1=plain[0].top1 if plain else None,
+        plain_loss=plain[0].loss if plain else None,
+        data=data.config.name,
+        num_test_images=data.size("test"),
+        trained_on=split,
+        num_images=data.size(split),
+        epochs=config.recipe.epochs,
+        seed=config.seed,
+        start=config.start,
+        teacher=config.distill.teacher,
+        network=network.name,
+        layers=str(network.architecture) if isinstance(network, ArchFile) else None,
+        flops=network.cost.flops,
+        params=network.cost.params,
+        arch_sha256=sha256(folder / "arch.json") if isinstance(network, ArchFile) else None,
+        weights_sha256=sha256(folder / WEIGHTS),
+        tool=f"psvit-search {psvit.__version__}",
+    )
+    record.save(folder / "result.json")
     print(f"test top-1 {score.top1:.4f}, loss {score.loss:.4f} on {data.size('test'):,} images of {data.config.name}")
     if plain:
         print(f"the weights before averaging, {PLAIN_WEIGHTS}: top-1 {plain[0].top1:.4f}, loss {plain[0].loss:.4f}")
