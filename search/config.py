@@ -138,7 +138,7 @@ class SearchConfig:
         if self.race and self.searcher != "exhaustive":
             raise ValueError("search.race is for psvit-search exhaustive; the other searches score few architectures")
         if self.race and self.placements:
-            raise ValueError("search.race needs one score an image; leave search.placements at 0")
+            raise ValueError("search.race needs one score per image; leave search.placements at 0")
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """``psvit-search report``: a search as one HTML page that opens without network and runs nothing. No torch.
 
 What the search has written is read and shown; what is not there yet is said to be missing, so that an unfinished run
-and one of an older version have a page, too.
+has a page, too.
 """
 
 from __future__ import annotations
@@ -194,14 +194,11 @@ def _latency(run: _Run) -> dict[str, str] | None:
 def _winner(run: _Run) -> dict[str, Any]:
     """The best so far: its score, its parts, and how it compares with chance."""
     winner, result = run.winner, run.result
-    facts = {
-        "finished": result is not None,
-        "winner": winner,
-        **dict.fromkeys(("outdated", "interval", "stages", "gain")),
-    }
+    finished = {"finished": result is not None}
     if winner is None:
-        return facts
-    return facts | {
+        return finished | {"winner": None, "outdated": False, "interval": None, "stages": [], "gain": None}
+    return finished | {
+        "winner": winner,
         "outdated": result is not None and result.layers != str(winner.architecture),
         "interval": [float(end) for end in wilson(winner.top1, run.num_images)],
         "stages": _stages(run.record.space.spec, winner) if run.record else [],
@@ -282,14 +279,22 @@ def _warnings(top: Sequence[dict[str, Any]], run: _Run) -> list[str]:
 
 
 def _ranks(run: _Run) -> list[dict[str, Any]]:
-    """What ``psvit-search rank`` has found out about the same supernet, in the folders beside this one."""
-    ranks = []
+    """What ``psvit-search rank`` has found out about the same supernet, in the folders beside this one.
+
+    A file of another run that cannot be read is no reason to have no page: it is shown as a fault.
+    """
+    ranks: list[dict[str, Any]] = []
     for path in sorted(run.folder.resolve().parent.glob("rank*/rank.json")):
-        rank = RankRecord.load(path)
+        try:
+            rank = RankRecord.load(path)
+        except ValueError as error:
+            ranks.append({"name": path.parent.name, "fault": str(error)})
+            continue
         if run.record and rank.inherited.supernet_sha256 == run.record.supernet_sha256:
             networks, lines = rank.correlations.networks, str(rank.correlations).splitlines()
             picture = _picture(path.with_name("rank.png"))
-            ranks.append({"name": path.parent.name, "networks": networks, "lines": lines, "picture": picture})
+            found = {"networks": networks, "lines": lines, "picture": picture}
+            ranks.append({"name": path.parent.name, "fault": None, **found})
     return ranks
 
 

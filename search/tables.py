@@ -59,7 +59,7 @@ class Table:
             ValueError: the disk is full or not writable.
         """
         assert tuple(frame.columns) == tuple(self.columns), f"{path.name} has columns of its own"
-        write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+        write_text(path, frame.to_csv(index=False, na_rep="nan", lineterminator="\n"))
 
 
 _COSTS: dict[str, type] = {"layers": str, "flops": int, "params": int}

@@ -163,9 +163,7 @@ def test_faults(tmp_path: Path, two_rows: None, monkeypatch: pytest.MonkeyPatch)
         ablate.ablate(settings(tmp_path, "components", scale=ScaleConfig(search_1d="3d")))
     (tmp_path / "deit_mini_4/seed0").mkdir(parents=True)
     (tmp_path / "deit_mini_4/seed0/result.json").write_text('{"top1": ')
-    with pytest.raises(
-        ValueError, match=r"seed0/result\.json: cannot be read as JSON .*; delete it and start"
-    ):
+    with pytest.raises(ValueError, match=r"seed0/result\.json: cannot be read as JSON .*; delete it and start"):
         ablate.ablate(settings(tmp_path))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="search=auto works in one process"):

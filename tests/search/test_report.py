@@ -342,7 +342,6 @@ def test_nothing_in_a_file_becomes_part_of_the_page(whole: Path) -> None:
         ("versions.json", "[]", r"versions.json: \$: is \[\]; it must be an object; start the same search again"),
         ("top.csv", "place,layers\n1,B-B-B\n", "top.csv is no table of the best: its first line must be place,layers,"),
         ("front.csv", "", r"front.csv is no Pareto front \(.*\); start the same search again"),
-        ("../rank/rank.json", "{}", r"rank.json: \$\.format: is missing; start the same psvit-search rank again"),
     ],
 )
 def test_a_damaged_file_is_named(whole: Path, name: str, content: str, message: str) -> None:
@@ -350,6 +349,13 @@ def test_a_damaged_file_is_named(whole: Path, name: str, content: str, message: 
     with pytest.raises(ValueError, match=message) as refusal:
         report(whole)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_damaged_ranking_beside_it_is_named_on_the_page(whole: Path) -> None:
+    (whole.parent / "rank/rank.json").write_text("{}")
+    text = " ".join(read(whole).text.split())
+    assert "rank.json: $.format: is missing; start the same psvit-search rank again to write it anew" in text
+    assert "Kendall's tau" not in text
 
 
 def test_the_command_repeats_the_search(whole: Path, config: SearchRunConfig) -> None:
