@@ -17,7 +17,6 @@ from psvit.engine.config import Recipe, RunConfig
 from psvit.retrain.config import RetrainConfig
 from psvit.run.files import write_text
 from psvit.search.config import SearchConfig, SearchRunConfig
-from psvit.search.records import SearcherRecord
 from psvit.search.searchers import AUTO
 from psvit.supernet.config import SpaceConfig, TrainSupernetConfig
 
@@ -113,6 +112,7 @@ def choose_searcher(config: RunAllConfig) -> RunAllConfig:
     if config.search.searcher != AUTO:
         return config
     from psvit.search.auto import choose
+    from psvit.search.records import SearcherRecord
 
     path, budget = Path(config.out) / "searcher.json", config.search.budget
     chosen = SearcherRecord.load(path) if path.exists() else None

@@ -191,22 +191,13 @@ def test_a_changed_file_is_refused(tmp_path: Path, old: str, new: str, message: 
         History(path)
 
 
-def test_the_best_is_decided_by_value_not_by_order(tmp_path: Path) -> None:
-    ranking = [
-        trial("BB-B", 0.9, 2.0),
-        trial("BS-B", 0.8, 0.5, flops=300),
-        trial("B-BS", 0.8, 0.7, flops=100),
-        trial("B-BB", 0.8, 0.7, flops=200),
-        trial("BB-BB", 0.8, 0.7, flops=200),
-        trial("BS-BS", math.nan, math.nan, flops=1),
-        trial("BSS-BS", 1.0, math.nan, flops=2),
-    ]
+def test_the_best_has_a_score(tmp_path: Path) -> None:
     history = History(tmp_path / "history.csv")
     assert history.best() is None
-    history.append(ranking[5:])
+    history.append([trial("BS-BS", math.nan, math.nan), trial("BSS-BS", 1.0, math.nan)])
     assert history.best() is None
-    history.append(ranking[:5])
-    assert history.best() == History(tmp_path / "history.csv").best() == ranking[0]
+    history.append([*TRIALS, trial("BB-BB", 1.0, 0.5)])
+    assert history.best() == History(tmp_path / "history.csv").best() == TRIALS[2]
 
 
 def test_frame_is_the_file(tmp_path: Path) -> None:
