@@ -126,7 +126,7 @@ def test_a_run_takes_two_steps_and_searches(name: str, images: Path, tmp_path: P
     recipes = [f"{part}.recipe.{word}" for part in ("supernet", "retrain") for word in TWO_STEPS]
     words = [f"experiment=run/{name}", f"data.root={images}", *SMALL, *recipes, "space.cells=2"]
     words.append("supernet.recipe.epochs=2")
-    config = settings("run", *words, "search.images=2", "search.baseline=1", f"--out={tmp_path}/run")
+    config = settings("run", *words, "search.num_images=2", "search.baseline=1", f"--out={tmp_path}/run")
     assert config.search.budget.flops == "1.3G"
     run_all(config)
     steps = (tmp_path / "run/supernet/metrics.csv").read_text().splitlines()[-1].split(",")[1]

@@ -90,7 +90,7 @@ def test_it_trains_and_tells_what_it_did(made: DetectResult, config: DetectTrain
     result = json.loads((made.folder / "result.json").read_text())
     assert {part: result[part] for part in ("box", "mask")} == made.scores
     assert (result["network"], result["layers"], result["data"]) == ("2d_mini_4", "B-BS-B", "drawn")
-    assert (result["images"], result["val_images"], result["classes"]) == (12, 6, 4)
+    assert (result["num_images"], result["num_val_images"], result["classes"]) == (12, 6, 4)
     assert load_arch(made.folder / "arch.json") == find_arch(MINI)
     about = read_about(made.weights)
     assert about["class_names"] == ["circle", "square", "triangle", "star"]

@@ -62,7 +62,7 @@ def test_a_rank_that_dies_stops_all_and_the_same_command_goes_on(supernet_run: P
     output, _ = again.communicate(timeout=HANG)
     assert again.returncode == 0, output
     found = pd.read_csv(history)
-    same = ["number", "layers", "flops", "params", "top1", "images", "generation"]
+    same = ["number", "layers", "flops", "params", "top1", "num_images", "generation"]
     pd.testing.assert_frame_equal(found[same], expected[same])
     assert (found["loss"] - expected["loss"]).abs().max() < 1e-5
 
