@@ -83,7 +83,7 @@ check: $(VENV)/installed
 # there would make the lock impossible to install.
 lock:
 	@test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/$(PIP) install --quiet uv; }
-	UV_CONSTRAINT="$$(.venv-lock/$(PIP) config get global.constraint 2>/dev/null)" \
+	UV_CONSTRAINT="$$(.venv-lock/$(PIP) config list | sed -n "s/.*\.constraint='\(.*\)'/\1/p")" \
 	    .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	    --custom-compile-command "make lock" --extra test --extra dev --output-file requirements.lock pyproject.toml
 

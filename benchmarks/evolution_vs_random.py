@@ -21,9 +21,9 @@ from psvit.arch import BASIC, IDENTITY, SHARING, Architecture, CellPath
 from psvit.run.random import numpy_rng
 from psvit.search.config import SearchConfig
 from psvit.search.evolution import Evolution
-from psvit.search.history import Trial
 from psvit.search.random_search import RandomSearch
 from psvit.search.searcher import Searcher
+from psvit.search.trial import Trial
 from psvit.supernet.space import SearchSpace, Subspace
 from psvit.units import Band
 from psvit.zoo import space as named_space

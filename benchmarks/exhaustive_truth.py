@@ -17,7 +17,6 @@ import torch
 from psvit.arch import CellPath
 from psvit.engine.scoring import score_all
 from psvit.search.history import History
-from psvit.search.run import open_search_data
 from psvit.supernet.checkpoint import TrainedSupernet
 from psvit.supernet.inherit import inherit
 
@@ -29,7 +28,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="every which trial is checked")
     arguments = parser.parse_args()
     trained = TrainedSupernet.open(arguments.supernet)
-    supernet, data = trained.load(), open_search_data(trained, None, 0)
+    supernet, data = trained.load(), trained.open_data(None, 0)
     batches = list(data.eval_batches("search", trained.space.spec.image_size, 256))
     history = History(arguments.run / "history.csv")
     trials = history.trials[:: arguments.every]

@@ -64,7 +64,7 @@ class Measure:
         spec = config.space.spec(self.data.classes, self.data.image_size)
         self.space = SearchSpace(spec, config.space.cells)
         self.device = pick_device(config.device)
-        self.images = self.data.size("train")
+        self.num_images = self.data.size("train")
         self.pixels = Pixels(self.data, "search", spec.image_size, None, config.data.split_seed)
         self.epochs, self.every, self.standalone = config.recipe.epochs, every, standalone
         everything = self.space.within()
@@ -79,7 +79,13 @@ class Measure:
         with self._pause():
             model.eval()
             top1, loss = self._score(model, self.architectures)
-            row = {"epoch": epoch, "images": epoch * self.images, "seconds": self.spent, "top1": top1, "loss": loss}
+            row = {
+                "epoch": epoch,
+                "images_seen": epoch * self.num_images,
+                "seconds": self.spent,
+                "top1": top1,
+                "loss": loss,
+            }
             if epoch == self.epochs:
                 row |= self._at_the_end(model)
             self.rows.append(row)
@@ -171,9 +177,9 @@ def draw(frame: pd.DataFrame, path: str) -> None:
     for choice, rows in frame.groupby("choice", sort=False):
         sampling, paths, weights = str(choice).split()
         style = ":" if paths == "batch" else "--" if weights == "entangled" else "-"
-        mean = rows.groupby("epoch")[["images", "seconds", "loss"]].mean()
+        mean = rows.groupby("epoch")[["images_seen", "seconds", "loss"]].mean()
         label = f"{sampling}, {weights}" + (", one path a batch" if paths == "batch" else "")
-        for axis, column in zip(axes, ("images", "seconds"), strict=True):
+        for axis, column in zip(axes, ("images_seen", "seconds"), strict=True):
             axis.plot(mean[column], mean["loss"], style, color=colours[sampling], label=label, marker=".")
     axes[0].set(xlabel="images seen", ylabel="mean inherited loss of random architectures", yscale="log")
     axes[1].set(xlabel="seconds of training")

@@ -20,11 +20,11 @@ from matplotlib.figure import Figure
 from psvit.arch import Architecture
 from psvit.figures import BLUE, GREEN, VERMILLION, save_figure
 from psvit.search.evolution import Evolution
-from psvit.search.history import Trial
 from psvit.search.nsga2 import Nsga2
 from psvit.search.pick import read_scored
 from psvit.search.random_search import RandomSearch
 from psvit.search.searcher import Searcher
+from psvit.search.trial import Trial
 from psvit.supernet.space import Subspace
 from psvit.units import Band
 
@@ -65,12 +65,12 @@ def main() -> None:
     place = {layers: number for number, layers in enumerate(frame["layers"])}
     top1 = frame["top1"].to_numpy()
     trial = {
-        row.layers: Trial(Architecture.parse(row.layers), row.flops, row.params, row.top1, row.loss, row.images, 0)
+        row.layers: Trial(Architecture.parse(row.layers), row.flops, row.params, row.top1, row.loss, row.num_images, 0)
         for row in frame.itertuples()
     }
     best = frame.iloc[0]
     print(
-        f"{len(frame):,} architectures of {scored.space.label} within {arguments.flops}, {best['images']} images; "
+        f"{len(frame):,} architectures of {scored.space.label} within {arguments.flops}, {best['num_images']} images; "
         f"the best is {best['layers']}, top-1 {best['top1']:.4f}, loss {best['loss']:.4f}; mean top-1 {top1.mean():.4f}"
     )
     print(

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +34,8 @@ from psvit.engine.scoring import score_all
 from psvit.search.evaluator import Evaluator
 from psvit.search.evolution import Evolution
 from psvit.search.exhaustive import Exhaustive
-from psvit.search.history import Trial
 from psvit.search.loop import TOGETHER
+from psvit.search.trial import Trial
 from psvit.supernet.space import SearchSpace
 from psvit.supernet.supernet import Supernet
 from psvit.units import Band
@@ -46,10 +47,10 @@ ONE_BY_ONE = 200  # architectures
 class Noise:
     """Made-up images in the place of a search split."""
 
-    def __init__(self, size: tuple[int, int], images: int, classes: int) -> None:
+    def __init__(self, size: tuple[int, int], num_images: int, classes: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.pixels = torch.randint(256, (images, 3, *size), dtype=torch.uint8, generator=generator)
-        self.labels = torch.randint(classes, (images,), generator=generator)
+        self.pixels = torch.randint(256, (num_images, 3, *size), dtype=torch.uint8, generator=generator)
+        self.labels = torch.randint(classes, (num_images,), generator=generator)
         if torch.cuda.is_available():
             self.pixels = self.pixels.pin_memory()
 
@@ -68,7 +69,7 @@ class Case:
 
     name: str
     space: str
-    images: int
+    num_images: int
     architectures: Callable[[SearchSpace], list[Architecture]]
 
 
@@ -99,18 +100,18 @@ def generation(space: SearchSpace) -> list[Architecture]:
 
 
 def cases(device: torch.device, quick: bool) -> list[Case]:
-    images = 8 if device.type == "cpu" else 10_000
+    num_images = 8 if device.type == "cpu" else 10_000
     if quick:
-        images = min(images, 256)
+        num_images = min(num_images, 256)
     few = [
-        Case("generation", "1d_tiny_16", images, generation),
-        Case("random 50", "1d_tiny_16", images, random(50)),
-        Case("random 1000", "1d_tiny_16", images, random(1000)),
+        Case("generation", "1d_tiny_16", num_images, generation),
+        Case("random 50", "1d_tiny_16", num_images, random(50)),
+        Case("random 1000", "1d_tiny_16", num_images, random(1000)),
     ]
     if device.type == "cuda":
-        return [*few, Case("band", "1d_tiny_16", images, band("1.3G"))]
+        return [*few, Case("band", "1d_tiny_16", num_images, band("1.3G"))]
     return [
-        Case("band", "1d_tiny_16", images, band("1.292G..1.3G")),
+        Case("band", "1d_tiny_16", num_images, band("1.292G..1.3G")),
         *few,
         Case("mini", "2d_mini_4", 64, band("4M" if quick else None)),
     ]
@@ -142,49 +143,80 @@ def matmul_peak(device: torch.device) -> float:
     return size**3 / min(timed(lambda: a @ b, device)[0] for _ in range(10))
 
 
+class Bench:
+    """A case on a device: its architectures, one by one and along the tree, on the same batches of images."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        self.case, self.device = case, device
+        self.space = SearchSpace(SPACES[case.space])
+        torch.manual_seed(0)
+        self.supernet = Supernet(self.space.spec).eval().to(device)
+        self.noise = Noise(self.space.spec.image_size, case.num_images, self.space.spec.classes)
+        self.images = range(case.num_images)
+        self.tree = self.evaluator(compiled=device.type == "cuda")
+        size = self.tree.batch_size
+        self.spans = [self.images[first : first + size] for first in range(0, case.num_images, size)]
+        self.architectures = case.architectures(self.space)
+        self.chunks = [
+            self.architectures[first : first + TOGETHER] for first in range(0, len(self.architectures), TOGETHER)
+        ]
+        chosen = np.random.default_rng(1).permutation(len(self.architectures))[:ONE_BY_ONE]
+        # one by one on 10,000 images for 200 architectures would take most of an hour
+        self.some = [self.architectures[i] for i in chosen][: 20 if device.type == "cuda" else None]
+
+    def evaluator(self, **options: Any) -> Evaluator:
+        """One that scores on the made-up images."""
+        return Evaluator(self.supernet, self.space, self.noise, self.device, **options)  # type: ignore[arg-type]
+
+    def warm_up(self) -> None:
+        """Compile, and fill the caches."""
+        few = range(min(self.case.num_images, self.tree.batch_size))
+        self.tree.outcomes(self.some[:3], few)
+        self.tree.outcomes(self.chunks[0][:50], few)
+        with autocast(self.device, "auto"), torch.inference_mode():
+            images, _ = next(self.noise.batches(self.spans[:1], self.device))
+            self.supernet(images, CellPath.canonical(self.some[0], self.space.cells))
+
+    def one_by_one(self) -> None:
+        """Some architectures, each through all images, as everyone does it."""
+        for architecture in self.some:
+            forward = partial(self.supernet, paths=CellPath.canonical(architecture, self.space.cells))
+            score_all([forward], self.noise.batches(self.spans, self.device), self.device)
+
+    def one_by_one_compiled(self) -> None:
+        """The same with compiled layers."""
+        for architecture in self.some:
+            self.tree.outcomes([architecture], self.images)
+
+    def along_the_tree(self) -> None:
+        """All architectures."""
+        for chunk in self.chunks:
+            self.tree.outcomes(chunk, self.images)
+
+    def rows(self) -> list[tuple[str, float, float, int]]:
+        """What was measured, the tree last: name, seconds, GiB, architectures."""
+        rows = [("one by one", *timed(self.one_by_one, self.device), len(self.some))]
+        if self.device.type == "cuda":
+            rows.append(("one by one, compiled", *timed(self.one_by_one_compiled, self.device), len(self.some)))
+        return [*rows, ("tree", *timed(self.along_the_tree, self.device), len(self.architectures))]
+
+    def error(self) -> tuple[float, float]:
+        """Largest difference of top-1 and of loss between the tree and float32."""
+        few = range(min(self.case.num_images, 1000))
+        exact, found = self.evaluator(precision="fp32").outcomes(self.some, few), self.tree.outcomes(self.some, few)
+        top1 = abs(exact.correct.mean(axis=1) - found.correct.mean(axis=1)).max()
+        return top1, abs(exact.loss.mean(axis=1) - found.loss.mean(axis=1)).max()
+
+
 def measure(case: Case, device: torch.device, peak: float) -> None:
-    space = SearchSpace(SPACES[case.space])
-    torch.manual_seed(0)
-    supernet = Supernet(space.spec).eval().to(device)
-    noise = Noise(space.spec.image_size, case.images, space.spec.classes)
-    architectures = case.architectures(space)
-    chunks = [architectures[first : first + TOGETHER] for first in range(0, len(architectures), TOGETHER)]
-    chosen = np.random.default_rng(1).permutation(len(architectures))[:ONE_BY_ONE]
-    some = [architectures[i] for i in chosen]
-    if device.type == "cuda":  # one by one on 10,000 images for 200 architectures would take most of an hour
-        some = some[:20]
-    images = range(case.images)
-
-    def evaluator(compiled: bool) -> Evaluator:
-        return Evaluator(supernet, space, noise, device, compiled=compiled)  # type: ignore[arg-type]
-
-    tree = evaluator(device.type == "cuda")
-    spans = [images[first : first + tree.batch_size] for first in range(0, case.images, tree.batch_size)]
-
-    def one_by_one() -> None:
-        forwards = [partial(supernet, paths=CellPath.canonical(a, space.cells)) for a in some]
-        for forward in forwards:  # each goes through all images, as everyone does it
-            score_all([forward], noise.batches(spans, device), device)
-
-    def along_the_tree() -> None:
-        for chunk in chunks:
-            tree.outcomes(chunk, images)
-
-    tree.outcomes(some[:3], range(min(case.images, tree.batch_size)))  # warm-up, and compilation
-    tree.outcomes(chunks[0][:50], range(min(case.images, tree.batch_size)))
-    with autocast(device, "auto"), torch.inference_mode():
-        supernet(next(noise.batches(spans[:1], device))[0], CellPath.canonical(some[0], space.cells))
-    rows = [("one by one", *timed(one_by_one, device), len(some))]
-    if device.type == "cuda":
-        rows.append(
-            ("one by one, compiled", *timed(lambda: [tree.outcomes([a], images) for a in some], device), len(some))
-        )
-    rows.append(("tree", *timed(along_the_tree, device), len(architectures)))
-
-    alone = sum(space.cost(architecture).flops for architecture in architectures)
+    """Time a case, and print how fast the tree is beside one by one and beside theory."""
+    bench = Bench(case, device)
+    bench.warm_up()
+    rows, architectures, tree = bench.rows(), bench.architectures, bench.tree
+    alone = sum(bench.space.cost(architecture).flops for architecture in architectures)
     theory = alone / tree.flops(architectures)
-    print(f"\n{case.name}: {len(architectures):,} architectures of {case.space}, {case.images:,} images")
-    print(f"  multiply-adds an image {alone:.3g} one by one, {alone / theory:.3g} along the tree: ratio {theory:.2f}")
+    print(f"\n{case.name}: {len(architectures):,} architectures of {case.space}, {case.num_images:,} images")
+    print(f"  multiply-adds per image {alone:.3g} one by one, {alone / theory:.3g} along the tree: ratio {theory:.2f}")
     speeds = {name: number / seconds for name, seconds, _, number in rows}
     for name, seconds, memory, number in rows:
         extrapolated = seconds * len(architectures) / number
@@ -194,17 +226,10 @@ def measure(case: Case, device: torch.device, peak: float) -> None:
             line += f"  tree is {ratio:.2f} times as fast: {ratio / theory:.0%} of theory"
         print(line)
     if device.type == "cuda":
-        few = range(min(case.images, 1000))
-        exact = Evaluator(supernet, space, noise, device, precision="fp32").outcomes(some, few)  # type: ignore[arg-type]
-        found = tree.outcomes(some, few)
-        top1 = abs(exact.correct.mean(axis=1) - found.correct.mean(axis=1)).max()
-        loss = abs(exact.loss.mean(axis=1) - found.loss.mean(axis=1)).max()
+        top1, loss = bench.error()
         print(f"  bf16 against float32, largest difference of a score: top-1 {top1:.5f}, loss {loss:.5f}")
-    work = case.images * sum(tree.flops(chunk) for chunk in chunks)
-    print(
-        f"  the tree runs at {work / rows[-1][1] / 1e9:,.1f} G multiply-adds/s: "
-        f"{work / rows[-1][1] / peak:.0%} of a large matrix product"
-    )
+    speed = case.num_images * sum(tree.flops(chunk) for chunk in bench.chunks) / rows[-1][1]
+    print(f"  the tree runs at {speed / 1e9:,.1f} G multiply-adds/s: {speed / peak:.0%} of a large matrix product")
 
 
 def main() -> None:

@@ -90,7 +90,7 @@ def _search(kind: SearcherKind) -> Command:
         about=f"{kind.about} Writes arch.json (the best), history.csv, plots and report.html.",
         task="psvit.search.run:search",
         schema="psvit.search.config:SearchRunConfig",
-        flags=(*_BUDGET, Flag("--num-images", "search.images", "N"), _SUPERNET, _NAME, _OUT),
+        flags=(*_BUDGET, Flag("--num-images", "search.num_images", "N"), _SUPERNET, _NAME, _OUT),
         settings=" ".join([*(f"search.{key}" for key in kind.settings), _SEARCH, "data_root workers seed device"]),
         examples=kind.examples,
     )
@@ -363,7 +363,7 @@ _COMMANDS = (
         about="Measures forward passes, so that a search can take a budget such as --latency 2ms: a time per basic and "
         "per sharing layer of each stage, and a fixed part. Reports how well their sum predicts random networks. "
         "Writes latency.json.",
-        task="psvit.search.measure:measure_latency",
+        task="psvit.search.timing:measure_latency",
         schema="psvit.search.config:MeasureConfig",
         flags=(_SUPERNET, _NAME, _SAVE),
         settings="space batch precision repeats device",

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import psvit
+from psvit.archfile import ArchFile
 from psvit.detection.backbone import find_backbone
 from psvit.detection.coco import CocoImages, open_split
 from psvit.detection.config import DetectTrainConfig
@@ -19,7 +21,8 @@ from psvit.detection.model import Detector, make_detector
 from psvit.engine.loop import Task, Trained, Validate, train
 from psvit.engine.runtime import Runtime
 from psvit.networks import Network
-from psvit.retrain.results import WEIGHTS, save_trained, tell_files, write_result
+from psvit.retrain.artifacts import WEIGHTS, save_trained, tell_files
+from psvit.retrain.results import DetectRecord
 from psvit.run.files import sha256
 from psvit.run.random import seed_of
 
@@ -105,20 +108,24 @@ def _conclude(
     detector, *_ = save_trained(folder, trained, network, about_detector(network, config, images.class_names))
     assert isinstance(detector, Detector)
     scores = measure(detector, val, device, recipe.precision, config.data.workers, folder / "detections.png")
-    measured = {
-        "data": Path(config.data.root or "").resolve().name,
+    record = DetectRecord(
+        network=network.name,
+        layers=str(network.architecture) if isinstance(network, ArchFile) else None,
+        data=Path(config.data.root or "").resolve().name,
         **scores,
-        "val_images": len(val),
-        "images": len(images),
-        "classes": len(images.class_names),
-        "epochs": recipe.epochs,
-        "min_sizes": recipe.min_sizes,
-        "max_size": recipe.max_size,
-        "seed": config.seed,
-        "start": config.start,
-        "params": sum(weight.numel() for weight in detector.parameters()),
-    }
-    write_result(folder, network, measured)
+        num_val_images=len(val),
+        num_images=len(images),
+        classes=len(images.class_names),
+        epochs=recipe.epochs,
+        min_sizes=tuple(recipe.min_sizes),
+        max_size=recipe.max_size,
+        seed=config.seed,
+        start=config.start,
+        params=sum(weight.numel() for weight in detector.parameters()),
+        weights_sha256=sha256(folder / WEIGHTS),
+        tool=f"psvit-search {psvit.__version__}",
+    )
+    record.save(folder / "result.json")
     print("\n".join([f"average precision on {len(val):,} validation images, in percent:", *table(scores)]))
     tell_files(folder, network, "detections.png")
     return DetectResult(folder, folder / WEIGHTS, scores)

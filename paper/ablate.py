@@ -17,6 +17,7 @@ from psvit.figures import BLUE, GREY, VERMILLION, save_figure
 from psvit.networks import find_arch
 from psvit.paper.published import ABLATIONS, Ablation
 from psvit.retrain.config import RetrainConfig
+from psvit.retrain.results import RetrainRecord
 from psvit.run.files import write_text
 from psvit.run.folder import RunFolder
 from psvit.run.jobs import Job, cores, run_jobs
@@ -132,20 +133,14 @@ class Training:
         """What messages call it."""
         return f"{self.folder.parent.name}, seed {self.seed}"
 
-    def read_result(self) -> dict[str, Any] | None:
+    def read_result(self) -> RetrainRecord | None:
         """What ``retrain`` has written of it; None until it is trained.
 
         Raises:
             ValueError: the file cannot be read.
         """
         path = Path(self.retrain.out) / "result.json"
-        if not path.exists():
-            return None
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            return {key: result[key] for key in ("layers", "flops", "params", "top1", "test_images")}
-        except (ValueError, TypeError, KeyError):
-            raise ValueError(f"{path} is damaged; delete {path.parent} to train this network again") from None
+        return RetrainRecord.load(path) if path.exists() else None
 
 
 def network_name(scale: ScaleConfig, variant: str) -> str:
@@ -229,7 +224,7 @@ def _train_all(tasks: Sequence[Training], config: AblateConfig) -> None:
 
         def done(job: Job, _: None) -> None:
             with bar.external_write_mode():
-                print(f"{job.name}: top-1 {job.argument.read_result()['top1']:.4f}", flush=True)
+                print(f"{job.name}: top-1 {job.argument.read_result().top1:.4f}", flush=True)
             bar.update()
 
         threads = 1 if on_cpu else max(1, cores() // at_once)
@@ -311,8 +306,8 @@ def make_table(name: str, rows: Sequence[Ablation], tasks: Sequence[Training], c
         for seed in config.seeds:
             result = made[row.variant, seed]
             assert result is not None, "a table is made when all is trained"
-            test_images = result.pop("test_images", test_images)
-            found[str(seed)] = result
+            test_images = result.num_test_images
+            found[str(seed)] = {key: getattr(result, key) for key in ("layers", "flops", "params", "top1")}
         top1 = {seed: result["top1"] for seed, result in found.items()}
         network = network_name(config.scale, row.variant)
         spec = space(network) if row.variant in SEARCHES else find_arch(network).spec

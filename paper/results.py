@@ -6,7 +6,6 @@ not. A result that cannot be read, or is not what its name says, is left out, wi
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ from typing import Any, TypeVar
 from psvit.cost import Cost
 from psvit.networks import find_network
 from psvit.paper.published import ABLATIONS, CONFIGURATIONS, IMAGENET, Ablation
+from psvit.retrain.results import DetectRecord, RetrainRecord
+from psvit.run.records import read_object
 from psvit.zoo import NETWORKS
 
 OF_ROWS = {row.network for row in (*CONFIGURATIONS, *IMAGENET)} | {
@@ -24,7 +25,7 @@ OF_ROWS = {row.network for row in (*CONFIGURATIONS, *IMAGENET)} | {
 }
 _MAY_BE_IMAGENET = ("imagenet", "packed", "webdataset")
 _TEST_IMAGES = 50_000  # of ImageNet-1k
-_COCO = {"classes": 80, "val_images": 5_000}  # of COCO 2017
+_COCO = {"classes": 80, "num_val_images": 5_000}  # of COCO 2017
 
 
 @dataclass(frozen=True)
@@ -135,19 +136,21 @@ def read_runs(runs: Path) -> Found:
     def collect(pattern: str, take: Callable[[Path, dict[str, Any]], None]) -> None:
         for path in sorted(runs.rglob(pattern)):
             try:
-                take(path, _read_json(path))
+                take(path, read_object(path))
             except ValueError as error:
                 found.left_out.append(f"{path}: {error}")
 
     def take_result(path: Path, document: dict[str, Any]) -> None:
-        if "box" in document:
-            found.detectors += _read_detector(document, path)
-        elif document.get("data") in _MAY_BE_IMAGENET:
-            found.results += _read_result(document, path)
+        if "format" not in document:
+            raise ValueError("$.format: is missing; start the command that wrote it again")
+        if document["format"] == RetrainRecord.format:
+            found.results += _read_result(RetrainRecord.from_json(document), path)
+        elif document["format"] == DetectRecord.format:
+            found.detectors += _read_detector(DetectRecord.from_json(document), path)
 
     def take_table(path: Path, document: dict[str, Any]) -> None:
         if document.get("scale") == "imagenet":
-            found.tables.setdefault(_text(document, "table"), []).extend(_read_table(document, path))
+            found.tables.setdefault(_text(document.get("table"), "table"), []).extend(_read_table(document, path))
 
     collect("result.json", take_result)
     collect("table-*.json", take_table)
@@ -155,65 +158,58 @@ def read_runs(runs: Path) -> Found:
     return found
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"cannot be read as JSON ({error})") from None
-    if not isinstance(document, dict):
-        raise ValueError("holds no JSON object")
-    return document
-
-
-def _read_result(document: dict[str, Any], path: Path) -> list[Result]:
+def _read_result(record: RetrainRecord, path: Path) -> list[Result]:
     """The result of a retraining; nothing if its data are not ImageNet-1k."""
-    if not _is_imagenet(document):
+    if not _is_imagenet(record.data, record.num_test_images):
         return []
-    for key, what in (("teacher", "it learned from a teacher"), ("start", "it started from trained weights")):
-        if document.get(key) is not None:
-            raise ValueError(f"{what}, {document[key]!r}, which no row of the paper does")
-    if document.get("trained_on") != "train+search":
+    for given, what in (
+        (record.teacher, "it learned from a teacher"),
+        (record.start, "it started from trained weights"),
+    ):
+        if given is not None:
+            raise ValueError(f"{what}, {given!r}, which no row of the paper does")
+    if record.trained_on != "train+search":
         raise ValueError("it was not trained on all training images (hold_out=true)")
-    return [_checked(document, _layers(document), _number(document, "epochs"), document.get("top1"), path)]
+    cost = Cost(record.flops, record.params)
+    return [_checked(record.network, record.layers or "", cost, record.epochs, record.top1, path)]
 
 
 def _read_table(document: dict[str, Any], path: Path) -> list[Result]:
     """The results of an ablation's table, of every row and seed."""
-    if not _is_imagenet(document):
+    if not _is_imagenet(document.get("data"), _number(document, "test_images")):
         return []
     results = []
     rows = document.get("rows")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("has no rows")
     for row in rows:
-        variant, top1 = _text(row, "variant"), row.get("top1")
+        variant, top1 = _text(row.get("variant"), "variant"), row.get("top1")
         if not isinstance(top1, dict):
             raise ValueError(f"the row {variant} has no top1 by seed")
         network, epochs = Ablation("", variant, None).network, _number(document, "epochs")
-        layers = _text(row, "layers") if network else ""  # each seed may find others
-        row |= {"network": network or variant}
-        results += [_checked(row, layers, epochs, value, path) for value in top1.values()]
+        layers = _text(row.get("layers"), "layers") if network else ""  # each seed may find others
+        cost = Cost(_number(row, "flops"), _number(row, "params"))
+        results += [_checked(network or variant, layers, cost, epochs, value, path) for value in top1.values()]
     return results
 
 
-def _is_imagenet(document: dict[str, Any]) -> bool:
+def _is_imagenet(data: Any, num_test_images: int) -> bool:
     """Whether a result is on ImageNet-1k's validation images; packed ones are told by their number."""
-    images = _number(document, "test_images")
-    if images != _TEST_IMAGES and document.get("data") == "imagenet":
-        raise ValueError(f"it was tested on {images:,} images, and ImageNet-1k has {_TEST_IMAGES:,}")
-    return images == _TEST_IMAGES and document.get("data") in _MAY_BE_IMAGENET
+    if num_test_images != _TEST_IMAGES and data == "imagenet":
+        raise ValueError(f"it was tested on {num_test_images:,} images, and ImageNet-1k has {_TEST_IMAGES:,}")
+    return num_test_images == _TEST_IMAGES and data in _MAY_BE_IMAGENET
 
 
-def _checked(document: dict[str, Any], layers: str, epochs: int, top1: Any, path: Path) -> Result:
+def _checked(network: str, layers: str, cost: Cost, epochs: int, top1: Any, path: Path) -> Result:
     """A result, of the very network that its name says."""
     result = Result(
-        *(_text(document, "network"), layers, _number(document, "flops"), _number(document, "params")),
+        *(_text(network, "network"), _text(layers, "layers"), cost.flops, cost.params),
         *(epochs, 100 * _share(top1, "top1"), path),
     )
-    if result.network in OF_ROWS:
-        _require_layers(result.network, layers)
-        if Cost(result.flops, result.params) != cost_of(result.network):
-            raise ValueError(f"its classes or image size are not those of {result.network} on ImageNet-1k")
+    if network in OF_ROWS:
+        _require_layers(network, layers)
+        if cost != cost_of(network):
+            raise ValueError(f"its classes or image size are not those of {network} on ImageNet-1k")
     return result
 
 
@@ -223,25 +219,24 @@ def _require_layers(network: str, layers: str) -> None:
         raise ValueError(f"its layers are {layers}, and {network} has {NETWORKS[network][1]}")
 
 
-def _read_detector(document: dict[str, Any], path: Path) -> list[Detector]:
+def _read_detector(record: DetectRecord, path: Path) -> list[Detector]:
     """The result of a detector; nothing if its data are not COCO 2017, which their numbers tell."""
-    numbers = {key: _number(document, key) for key in _COCO}
+    numbers = {key: getattr(record, key) for key in _COCO}
     if numbers != _COCO:
-        if "coco" in _text(document, "data").lower():
+        if "coco" in _text(record.data, "data").lower():
             told = ", ".join(f"{key} {number:,} instead of {_COCO[key]:,}" for key, number in numbers.items())
             raise ValueError(f"its data are not all of COCO 2017: {told}")
         return []
     percent = {}
-    for kind in ("box", "mask"):
-        figures = document.get(kind)
-        if not isinstance(figures, dict) or figures.get("AP") is None:
+    for kind, figures in (("box", record.box), ("mask", record.mask)):
+        if figures.get("AP") is None:
             raise ValueError(f"has no {kind}.AP")
         percent[kind] = {
             key: 100 * _share(value, f"{kind}.{key}") for key, value in figures.items() if value is not None
         }
-    network, layers = _text(document, "network"), _layers(document)
+    network, layers = _text(record.network, "network"), _text(record.layers or "", "layers")
     _require_layers(network, layers)
-    return [Detector(network, layers, _number(document, "epochs"), percent, path)]
+    return [Detector(network, layers, record.epochs, percent, path)]
 
 
 def _keep_longest(found: Found) -> None:
@@ -268,15 +263,9 @@ def _longest(some: Sequence[Trained], among: Sequence[Trained], left_out: list[s
     return kept
 
 
-def _layers(document: dict[str, Any]) -> str:
-    """Layers of a result; torchvision's networks have none."""
-    return "" if document.get("layers") is None else _text(document, "layers")
-
-
-def _text(document: dict[str, Any], key: str) -> str:
-    value = document.get(key)
+def _text(value: Any, name: str) -> str:
     if not isinstance(value, str) or not value.isprintable():
-        raise ValueError(f"{key} is {value!r}; it must be a text")
+        raise ValueError(f"{name} is {value!r}; it must be a text")
     return value
 
 

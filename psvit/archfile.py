@@ -7,6 +7,7 @@ parameters (checked against the shapes on loading) and, for a searched network, 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from psvit.arch import BASIC, LAYER_LETTERS, LAYER_NAMES, SHARING, Architecture, CellPath, NetworkSpec
 from psvit.cost import Cost, network_cost
 from psvit.run.files import write_text
+from psvit.run.records import check_format, read_object, require, require_object
 from psvit.zoo import NETWORKS, SPACES
 
 if TYPE_CHECKING:
@@ -106,25 +108,18 @@ def load_arch(path: Path) -> ArchFile:
         ValueError: the file is missing or no JSON, or anything in it is unknown, of a wrong type, impossible, or does
             not match; the message holds the JSON path of the fault.
     """
+    if not os.path.exists(path):
+        raise ValueError(f"{path}: there is no such file; a search writes arch.json into its run folder")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file; a search writes arch.json into its run folder") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
-    try:
-        return _parse(document)
+        return _parse(read_object(path))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
 def _parse(document: Any) -> ArchFile:
     known = {"format", "version", "network", "stages", "flops", "params", "origin"}
+    check_format(document, FORMAT, VERSION)
     require_object(document, "$", known, required=known - {"origin"})
-    if document["format"] != FORMAT:
-        raise ValueError(f'$.format: is {document["format"]!r}; an architecture file has "{FORMAT}"')
-    if document["version"] != VERSION or isinstance(document["version"], bool):
-        raise ValueError(f"$.version: is {document['version']!r}; this program reads version {VERSION}")
     spec = parse_network(document["network"])
     architecture = _parse_stages(document["stages"])
     if len(architecture.stages) != spec.stages:
@@ -201,21 +196,3 @@ def _check_path(text: str, architecture: Architecture) -> None:
         raise ValueError(f"$.origin.path: {error}") from None
     if path.architecture != architecture:
         raise ValueError(f"$.origin.path: is {text}, which is another architecture than $.stages")
-
-
-def require(value: Any, kind: type, where: str) -> None:
-    """Refuse a value of another type than int, str, list or dict, by its JSON path."""
-    if not isinstance(value, kind) or isinstance(value, bool):
-        names = {int: "a whole number", str: "a text", list: "a list", dict: "an object"}
-        raise ValueError(f"{where}: is {value!r}; it must be {names[kind]}")
-
-
-def require_object(value: Any, where: str, known: set[str], required: set[str]) -> None:
-    """Refuse what is no object, or has unknown keys or lacks required ones, by its JSON path."""
-    require(value, dict, where)
-    unknown = sorted(value.keys() - known)
-    if unknown:
-        raise ValueError(f"{where}.{unknown[0]}: unknown key; known are {', '.join(sorted(known))}")
-    missing = sorted(required - value.keys())
-    if missing:
-        raise ValueError(f"{where}.{missing[0]}: is missing")

@@ -1,60 +1,98 @@
-"""What the training of a network leaves in its run folder: weights, arch.json, curves, and result.json."""
+"""``result.json`` of ``retrain`` and of ``detect train``: what a trained network reaches. No torch."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import nn
+from psvit.run.records import Record
 
-import psvit
-from psvit.archfile import ArchFile, save_arch
-from psvit.engine.loop import Trained
-from psvit.networks import Network
-from psvit.retrain.plots import draw_training
-from psvit.run.files import sha256, write_text
-from psvit.weights import save_weights
-
-WEIGHTS = "model.safetensors"
-PLAIN_WEIGHTS = "model_plain.safetensors"
+_AGAIN = "delete it and start the same command again to write it anew"
 
 
-def save_trained(folder: Path, trained: Trained, network: Network, about: dict[str, Any]) -> list[nn.Module]:
-    """Write weights, the arch.json of a network of ours, and the curves of the training.
+@dataclass(frozen=True)
+class RetrainRecord(Record):
+    """``result.json`` of ``retrain``.
 
-    Args:
-        about: what the header of the weights says.
-
-    Returns:
-        What the weights are of: the moving average and the plain network, or that alone where nothing was averaged.
+    Attributes:
+        top1, loss: on the test split: of the moving average of the weights, where the recipe keeps one.
+        metrics: name of each further metric of :mod:`psvit.engine.scoring` -> its value, of the same weights.
+        plain_top1, plain_loss: of the weights themselves then; else None.
+        data: name of the dataset.
+        num_test_images: of its test split.
+        trained_on: the split that was learned from, ``train+search`` or ``train``.
+        num_images: of that split.
+        epochs, seed: of the training.
+        start: the weights that it started from; None for random ones.
+        teacher: the network that it learned from as well; None without one.
+        network: its name.
+        layers: of each stage; None for a network of torchvision.
+        flops, params: of the network.
+        arch_sha256: of arch.json; None for a network of torchvision.
+        weights_sha256: of model.safetensors.
+        tool: name and version of the program.
     """
-    models = {WEIGHTS: trained.ema or trained.model}
-    if trained.ema is not None:
-        models[PLAIN_WEIGHTS] = trained.model
-    for name, model in models.items():
-        save_weights(folder / name, model, about)
-    if isinstance(network, ArchFile):
-        save_arch(folder / "arch.json", network)
-    draw_training(folder / "metrics.csv", folder / "training.png")
-    return list(models.values())
+
+    format: ClassVar[str] = "psvit-retrain-result"
+    remedy: ClassVar[str] = _AGAIN
+
+    top1: float
+    loss: float
+    metrics: dict[str, float]
+    plain_top1: float | None
+    plain_loss: float | None
+    data: str
+    num_test_images: int
+    trained_on: str
+    num_images: int
+    epochs: int
+    seed: int
+    start: str | None
+    teacher: str | None
+    network: str
+    layers: str | None
+    flops: int
+    params: int
+    arch_sha256: str | None
+    weights_sha256: str
+    tool: str
 
 
-def write_result(folder: Path, network: Network, measured: dict[str, Any]) -> None:
-    """Write ``result.json``: what was measured and how, with the network before and the files' SHA-256 behind."""
-    ours = isinstance(network, ArchFile)
-    result = {
-        "network": network.name,
-        "layers": str(network.architecture) if isinstance(network, ArchFile) else None,
-        **measured,
-        "arch_sha256": sha256(folder / "arch.json") if ours else None,
-        "weights_sha256": sha256(folder / WEIGHTS),
-        "tool": f"psvit-search {psvit.__version__}",
-    }
-    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+@dataclass(frozen=True)
+class DetectRecord(Record):
+    """``result.json`` of ``detect train``.
 
+    Attributes:
+        network: name of the backbone.
+        layers: of the backbone; None for a network of torchvision.
+        data: name of the folder of the images.
+        box, mask: name of the figure (``AP``, ``AP50``, ...) -> its share of 1; None where there is nothing to find.
+        num_val_images: that it was scored on.
+        num_images: that it learned from.
+        classes: that are told apart.
+        epochs, min_sizes, max_size, seed: of the training.
+        start: the weights that the backbone started from; None for random ones.
+        params: of the whole detector.
+        weights_sha256: of model.safetensors.
+        tool: name and version of the program.
+    """
 
-def tell_files(folder: Path, network: Network, picture: str) -> None:
-    """Print where everything lies; ``picture`` is what was drawn beside the curves."""
-    files = [*["arch.json"] * isinstance(network, ArchFile), "result.json", f"training.png and {picture}"]
-    print(f"wrote {folder / WEIGHTS}, and {', '.join(files)} beside it")
+    format: ClassVar[str] = "psvit-detect-result"
+    remedy: ClassVar[str] = _AGAIN
+
+    network: str
+    layers: str | None
+    data: str
+    box: dict[str, float | None]
+    mask: dict[str, float | None]
+    num_val_images: int
+    num_images: int
+    classes: int
+    epochs: int
+    min_sizes: tuple[int, ...]
+    max_size: int
+    seed: int
+    start: str | None
+    params: int
+    weights_sha256: str
+    tool: str

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import psvit
 from psvit.archfile import ArchFile
 from psvit.data.data import Data, open_data
 from psvit.draw import draw_architecture
@@ -18,10 +19,11 @@ from psvit.engine.loop import LossOf, Task, Trained, Validate, check_recipe, cla
 from psvit.engine.runtime import Runtime
 from psvit.engine.scoring import Score, metrics_text, score_all
 from psvit.networks import Network, find_network, is_file
+from psvit.retrain.artifacts import PLAIN_WEIGHTS, WEIGHTS, save_trained, tell_files
 from psvit.retrain.config import DistillConfig, RetrainConfig
 from psvit.retrain.evaluate import measure_networks
 from psvit.retrain.fit import fit_to_data
-from psvit.retrain.results import PLAIN_WEIGHTS, WEIGHTS, save_trained, tell_files, write_result
+from psvit.retrain.results import RetrainRecord
 from psvit.retrain.start import start_from
 from psvit.retrain.teacher import Teacher, distillation_loss, load_teacher
 from psvit.run.files import sha256
@@ -119,24 +121,29 @@ def _conclude(
         device=device,
         sheet=folder / "predictions.png",
     )
-    measured = {
-        "top1": metrics["top1"],
-        "loss": metrics["loss"],
-        "metrics": {name: value for name, value in metrics.items() if name not in Score._fields},
-        "plain_top1": plain[0]["top1"] if plain else None,
-        "plain_loss": plain[0]["loss"] if plain else None,
-        "data": data.config.name,
-        "test_images": data.size("test"),
-        "trained_on": config.split,
-        "images": data.size(config.split),
-        "epochs": config.recipe.epochs,
-        "seed": config.seed,
-        "start": config.start,
-        "teacher": config.distill.teacher,
-        "flops": network.cost.flops,
-        "params": network.cost.params,
-    }
-    write_result(folder, network, measured)
+    record = RetrainRecord(
+        top1=metrics["top1"],
+        loss=metrics["loss"],
+        metrics={name: value for name, value in metrics.items() if name not in Score._fields},
+        plain_top1=plain[0]["top1"] if plain else None,
+        plain_loss=plain[0]["loss"] if plain else None,
+        data=data.config.name,
+        num_test_images=data.size("test"),
+        trained_on=config.split,
+        num_images=data.size(config.split),
+        epochs=config.recipe.epochs,
+        seed=config.seed,
+        start=config.start,
+        teacher=config.distill.teacher,
+        network=network.name,
+        layers=str(network.architecture) if isinstance(network, ArchFile) else None,
+        flops=network.cost.flops,
+        params=network.cost.params,
+        arch_sha256=sha256(folder / "arch.json") if isinstance(network, ArchFile) else None,
+        weights_sha256=sha256(folder / WEIGHTS),
+        tool=f"psvit-search {psvit.__version__}",
+    )
+    record.save(folder / "result.json")
     print(f"test {metrics_text(metrics)} on {data.size('test'):,} images of {data.config.name}")
     if plain:
         print(f"the weights before averaging, {PLAIN_WEIGHTS}: {metrics_text(plain[0])}")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
-from psvit.run.files import write_text
 from psvit.search.budget import Budget
 from psvit.search.config import SearchConfig, SearchRunConfig
-from psvit.search.evaluator import Evaluator
+from psvit.search.evaluator import Evaluator, make_evaluator
 from psvit.search.exhaustive import Exhaustive
 from psvit.search.loop import TOGETHER
-from psvit.search.measure import latency_table
-from psvit.search.run import make_evaluator, open_search_data
+from psvit.search.records import SearcherRecord
 from psvit.search.searchers import AUTO
+from psvit.search.timing import latency_table
 from psvit.supernet.checkpoint import TrainedSupernet
 from psvit.supernet.space import Subspace
 
@@ -44,17 +42,17 @@ def settle(config: SearchRunConfig, project: Path) -> SearchConfig:
     search = config.search
     if search.searcher != AUTO:
         return search
-    record, table = project / "searcher.json", project / "latency.json"
-    budget = asdict(search.budget)
-    chosen = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    if chosen.get("budget") != budget:
-        chosen = {"budget": budget, **asdict(choose(config, search.auto_minutes, project))}
-        write_text(record, json.dumps(chosen, indent=2) + "\n")
-    print(f"search=auto: {chosen['why']}: {chosen['searcher']}")
+    path, table, budget = project / "searcher.json", project / "latency.json", search.budget
+    chosen = SearcherRecord.load(path) if path.exists() else None
+    if chosen is None or chosen.budget != budget:
+        choice = choose(config, search.auto_minutes, project)
+        chosen = SearcherRecord(budget, choice.searcher, choice.why)
+        chosen.save(path)
+    print(f"search=auto: {chosen.why}: {chosen.searcher}")
     latency = search.latency
-    if budget["latency"] and latency.table is None and table.exists():  # what the choice was made by
+    if budget.latency and latency.table is None and table.exists():  # what the choice was made by
         latency = replace(latency, table=str(table))
-    return replace(search, searcher=chosen["searcher"], latency=latency)
+    return replace(search, searcher=chosen.searcher, latency=latency)
 
 
 def choose(config: SearchRunConfig, minutes: float, project: Path) -> Choice:
@@ -75,7 +73,7 @@ def choose(config: SearchRunConfig, minutes: float, project: Path) -> Choice:
     many = f"{allowed.count:,} architectures are within the budget"
     if allowed.count > _MOST:
         return Choice("evolve", f"{many}, too many to score them all")
-    data = open_search_data(trained, config.data_root, config.workers)
+    data = trained.open_data(config.data_root, config.workers)
     predicted = predict_seconds(make_evaluator(config, trained, data, device, Processes()), allowed) / 60
     if predicted <= minutes:
         return Choice("exhaustive", f"{many}; scoring them all is predicted to take {predicted:.1f} minutes")
@@ -90,11 +88,11 @@ def predict_seconds(evaluator: Evaluator, allowed: Subspace) -> float:
     architectures = Exhaustive(allowed).ask(allowed.count)
     middle = max(0, len(architectures) // 2 - _SAMPLE // 2)
     sample = architectures[middle : middle + _SAMPLE]
-    images = range(min(evaluator.batch_size, evaluator.images))
+    images = range(min(evaluator.batch_size, evaluator.num_images))
     evaluator.outcomes(sample[:4], images)  # decodes the images, and compiles
     began = time.perf_counter()
     evaluator.outcomes(sample, images)
     seconds = time.perf_counter() - began
     chunks = [architectures[first : first + TOGETHER] for first in range(0, len(architectures), TOGETHER)]
-    work = sum(evaluator.flops(chunk) for chunk in chunks) * evaluator.images
+    work = sum(evaluator.flops(chunk) for chunk in chunks) * evaluator.num_images
     return seconds * work / (evaluator.flops(sample) * len(images))

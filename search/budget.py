@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from psvit.run.records import require_object, typed
 from psvit.search.config import BudgetConfig
 from psvit.search.latency import LatencyTable
 from psvit.supernet.space import ANY, Limit, SearchSpace, Subspace, budget_text
 from psvit.units import Band, parse_duration
 
+_BANDS = ("flops", "params", "latency")
+
 
 @dataclass(frozen=True)
 class Budget:
-    """Bands of FLOPs (multiply-adds an image), parameters and latency; an architecture must meet all.
+    """Bands of FLOPs (multiply-adds per image), parameters and latency; an architecture must meet all.
 
     Attributes:
-        latency: nanoseconds a forward pass.
+        latency: nanoseconds per forward pass.
         table: what they mean; None when there is no budget of latency.
     """
 
@@ -56,8 +59,23 @@ class Budget:
             "params": [self.params.low, self.params.high],
         }
         if self.table:
-            bands |= {"latency": [self.latency.low, self.latency.high], "latency_table": self.table.to_json()}
+            table = replace(self.table, check=())  # all that a prediction depends on
+            bands |= {"latency": [self.latency.low, self.latency.high], "latency_table": table.to_json()}
         return bands
+
+    @classmethod
+    def from_json(cls, value: Any, where: str = "$") -> Budget:
+        """The budget that :meth:`to_json` gave; ``where`` is its place in the file.
+
+        Raises:
+            ValueError: a wrong type, an unknown or missing key; begins with the place of the fault.
+        """
+        require_object(value, where, {*_BANDS, "latency_table"}, required={"flops", "params"})
+        table = None
+        if "latency" in value or "latency_table" in value:
+            require_object(value, where, {*_BANDS, "latency_table"}, required={*_BANDS, "latency_table"})
+            table = LatencyTable.from_json(value["latency_table"], f"{where}.latency_table")
+        return cls(**{key: _read_band(value[key], f"{where}.{key}") for key in _BANDS if key in value}, table=table)
 
     def within(self, space: SearchSpace) -> Subspace:
         """The architectures of a space that meet the budget; may be empty."""
@@ -85,3 +103,11 @@ class Budget:
             f"the budget ({self}) does not bind: all {everything.count:,} architectures of {space.label} meet it, "
             f"with {' and '.join(reach)}"
         )
+
+
+def _read_band(value: Any, where: str) -> Band:
+    low, high = typed(tuple[int | None, int | None], value, where)
+    try:
+        return Band(low, high)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None

@@ -97,7 +97,7 @@ class SearchConfig:
         race: score all architectures on a few images first, and drop those that can no longer be among the best.
         race_keep: how many of the best the race has to keep.
         confidence: lower bound on the probability that the race drops none of these.
-        images: score on this many images of the search split, stratified; None uses all.
+        num_images: score on this many images of the search split, stratified; None uses all.
         placements: score the mean over this many random placements of the layers in the cells; 0 scores the canonical
             placement alone.
         baseline: random architectures of equal cost (within 2 %) to compare the winner with.
@@ -118,7 +118,7 @@ class SearchConfig:
     race: bool = False
     race_keep: int = 10
     confidence: float = 0.95
-    images: int | None = None
+    num_images: int | None = None
     placements: int = 0
     baseline: int = 50
     precision: str = "auto"
@@ -128,7 +128,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         check_choice(self, [*SEARCHERS, AUTO], "searcher", prefix="search.")
-        counts = ("trials", "population", "parents", "race_keep", "images", "batch_size")
+        counts = ("trials", "population", "parents", "race_keep", "num_images", "batch_size")
         check_at_least(self, 1, *counts, prefix="search.")
         check_at_least(self, 0, "placements", "baseline", "auto_minutes", prefix="search.")
         check_share(self, "mutation", prefix="search.")
@@ -139,7 +139,7 @@ class SearchConfig:
         if self.race and self.searcher != "exhaustive":
             raise ValueError("search.race is for psvit-search exhaustive; the other searches score few architectures")
         if self.race and self.placements:
-            raise ValueError("search.race needs one score an image; leave search.placements at 0")
+            raise ValueError("search.race needs one score per image; leave search.placements at 0")
 
 
 @dataclass

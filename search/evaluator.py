@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -17,15 +18,19 @@ import numpy.typing as npt
 import torch
 
 from psvit.arch import IDENTITY, LAYER_LETTERS, Architecture, CellPath
+from psvit.data.data import Data
 from psvit.data.pixels import Pixels
 from psvit.engine.device import free_memory
 from psvit.engine.distributed import Processes
 from psvit.engine.scoring import Score
 from psvit.run.random import numpy_rng
+from psvit.search.config import SearchRunConfig
 from psvit.search.tree import prefix_tree, shares, tree_flops
 from psvit.search.walk import Walker
+from psvit.supernet.checkpoint import TrainedSupernet
 from psvit.supernet.space import SearchSpace
 from psvit.supernet.supernet import Supernet
+from psvit.units import parse_quantity
 
 _LETTERS = (IDENTITY, *LAYER_LETTERS.values())  # how a path travels between processes: a byte a cell
 
@@ -35,8 +40,8 @@ class Outcomes:
     """What becomes of each image in each architecture.
 
     Attributes:
-        right: (architectures, images) whether the most likely class is the right one; a share when an architecture is
-            scored on several placements.
+        correct: (architectures, images) whether the most likely class is the right one; a share when an architecture
+            is scored on several placements.
         loss: (architectures, images) cross entropy; NaN where the logits are.
     """
 
@@ -93,13 +98,13 @@ class Evaluator:
         self.batch_size = batch_size or self._walk.batch_size
 
     @property
-    def images(self) -> int:
+    def num_images(self) -> int:
         """Number of images that architectures are scored on."""
         return len(self._pixels)
 
     def __call__(self, architectures: Sequence[Architecture]) -> list[Score]:
         """The score of each on all images."""
-        return self.outcomes(architectures, range(self.images)).scores()
+        return self.outcomes(architectures, range(self.num_images)).scores()
 
     def outcomes(self, architectures: Sequence[Architecture], images: range) -> Outcomes:
         """What becomes of some consecutive images in each architecture.
@@ -118,7 +123,7 @@ class Evaluator:
         return Outcomes(correct.reshape(shape).mean(axis=1), loss.reshape(shape).mean(axis=1))
 
     def flops(self, architectures: Sequence[Architecture]) -> int:
-        """Multiply-adds an image that scoring these together takes."""
+        """Multiply-adds per image that scoring these together takes."""
         paths = {path for architecture in architectures for path in self._paths(architecture)}
         return tree_flops(prefix_tree(paths), self._space.spec)
 
@@ -182,3 +187,32 @@ class Evaluator:
             header = [len(paths), images.start, images.stop]
             self._processes.broadcast(torch.tensor(header, device=self._device))
             self._processes.broadcast(torch.tensor(coded, dtype=torch.uint8, device=self._device))
+
+
+def make_evaluator(
+    config: SearchRunConfig, trained: TrainedSupernet, data: Data, device: torch.device, processes: Processes
+) -> Evaluator:
+    """The evaluator of a search.
+
+    Raises:
+        ValueError: fewer images are asked for than there are classes, or placements that the supernet does not know.
+    """
+    settings, spec = config.search, trained.space.spec
+    trained.check_placements(settings.placements)
+    if settings.num_images is not None and settings.num_images < spec.classes:
+        raise ValueError(
+            f"search.num_images is {settings.num_images}; {spec.classes} classes need at least {spec.classes} images"
+        )
+    return Evaluator(
+        trained.load().to(device),
+        trained.space,
+        Pixels(data, "search", spec.image_size, settings.num_images, trained.data.split_seed, Path(config.out)),
+        device,
+        batch_size=settings.batch_size,
+        memory=None if settings.memory is None else parse_quantity(settings.memory),
+        placements=settings.placements,
+        seed=config.seed,
+        precision=settings.precision,
+        compiled=device.type == "cuda" if settings.compile is None else settings.compile,
+        processes=processes,
+    )

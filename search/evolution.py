@@ -15,8 +15,8 @@ import numpy as np
 
 from psvit.arch import BASIC, SHARING, Architecture
 from psvit.run.random import numpy_rng
-from psvit.search.history import Trial
 from psvit.search.searcher import Unseen
+from psvit.search.trial import Trial
 from psvit.supernet.space import Subspace
 
 Stages = tuple[str, ...]
@@ -54,17 +54,13 @@ class Evolution:
         )
         crosses = _Pool((child for pair in combinations(parents, 2) for child in crossover(*pair)), self.unseen)
 
-        asked: list[Architecture] = []
-        while len(asked) < n:
+        def draw_child() -> Architecture | None:
             mutate = rng.random() < self.mutation
             sources = (edits, double_edits, crosses) if mutate else (crosses, edits, double_edits)
             children = (source.draw(rng) for source in (*sources, self.unseen))
-            child = next((child for child in children if child is not None), None)
-            if child is None:
-                break
-            self.unseen.take(child)
-            asked.append(child)
-        return asked
+            return next((child for child in children if child is not None), None)
+
+        return self.unseen.take_up_to(n, draw_child)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Let the best so far be the parents of the next generation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from psvit.arch import Architecture
-from psvit.search.history import Trial
+from psvit.search.trial import Trial
 from psvit.supernet.space import Subspace
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 def fully_scored(frame: pd.DataFrame) -> pd.DataFrame:
     """The trials that have a score, on the largest number of images in the frame: only these compare fairly."""
     scored = frame.dropna(subset=["top1", "loss"])
-    return scored[scored["images"] == scored["images"].max()]
+    return scored[scored["num_images"] == scored["num_images"].max()]
 
 
 def pareto_front(frame: pd.DataFrame, costs: Sequence[str] = ("flops",)) -> pd.DataFrame:

@@ -1,65 +1,72 @@
-"""Every trial ever scored: append-only, resumable, exact."""
+"""Every trial ever scored, and what was searched: append-only, resumable, exact. No torch."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
-from psvit.arch import Architecture
+import psvit
+from psvit.arch import Architecture, CellPath
 from psvit.run.files import append_bytes, write_text
 from psvit.run.folder import differences
-
-COLUMNS = ("number", "layers", "flops", "params", "top1", "loss", "images", "generation")
-_HEADER = ",".join(COLUMNS) + "\n"
+from psvit.run.records import Record
+from psvit.search.budget import Budget
+from psvit.search.tables import HISTORY
+from psvit.search.trial import Trial
+from psvit.supernet.space import SearchSpace
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A scored architecture.
+class HistoryRecord(Record):
+    """``history.json``: what was searched, beside what was scored (``history.csv``).
 
     Attributes:
-        flops: multiply-adds an image.
-        params: number of parameters.
-        top1: share of the search split that it classifies correctly, 0 to 1; NaN when it could not be scored.
-        loss: mean cross-entropy on the search split.
-        images: how many images of the search split it was scored on.
-        generation: the batch of the search that it was scored in, from 0.
+        supernet_sha256: of the supernet's weights.
+        space: of the supernet.
+        search_split: the images that were held out of its training.
+        num_images: how many of them an architecture is scored on.
+        placements: random placements that a score is the mean over; 0 is the canonical path alone.
+        seed: of the search.
+        searcher: its name; ``rank`` where :mod:`psvit.search.rank` drew the architectures.
+        budget: what was allowed.
+        equal_to: layers of the winner that these random architectures of equal cost are compared with; else None.
     """
 
-    architecture: Architecture
-    flops: int
-    params: int
-    top1: float
-    loss: float
-    images: int
-    generation: int
+    format: ClassVar[str] = "psvit-history"
+    remedy: ClassVar[str] = HISTORY.remedy
 
-    @property
-    def failed(self) -> bool:
-        """Whether its score is no number."""
-        return math.isnan(self.top1) or math.isnan(self.loss)
+    supernet_sha256: str
+    space: SearchSpace
+    search_split: dict[str, Any]
+    num_images: int
+    placements: int
+    seed: int
+    searcher: str
+    budget: Budget
+    equal_to: str | None = None
 
-    @property
-    def sort_key(self) -> tuple[bool, int, float, float, int, str]:
-        """Sorts the best first: top-1, then loss, then FLOPs, then the layers as text; failed ones last.
+    def provenance(self, architecture: Architecture, top1: float, loss: float, scored: int) -> dict[str, Any]:
+        """Where an architecture of this search came from, for its arch.json.
 
-        What was scored on more images comes before all others: a race scores on all only those that may be the best.
-        No two architectures are equal by it, so the order in which they were scored never matters.
+        Args:
+            top1, loss: its score.
+            scored: how many architectures were.
         """
-        score = (0.0, 0.0) if self.failed else (-self.top1, self.loss)
-        return (self.failed, -self.images, *score, self.flops, str(self.architecture))
-
-    def row(self, number: int) -> dict[str, Any]:
-        """Its row in the table of all trials, whose numbers start at 1."""
-        costs = (self.flops, self.params)
-        values = (number, str(self.architecture), *costs, self.top1, self.loss, self.images, self.generation)
-        return dict(zip(COLUMNS, values, strict=True))
+        return {
+            "score": {"top1": top1, "loss": loss},
+            "path": str(CellPath.canonical(architecture, self.space.cells)),
+            "search_split": self.search_split,
+            "budget": self.budget.to_json(),
+            "seed": self.seed,
+            "searcher": self.searcher,
+            "scored": scored,
+            "supernet_sha256": self.supernet_sha256,
+            "tool": f"psvit-search {psvit.__version__}",
+        }
 
 
 class History:
@@ -68,21 +75,21 @@ class History:
     Args:
         path: the CSV file. What is there is read; a last line that was cut short when a run was killed does not
             count, and goes when the next trials are appended.
-        identity: what is searched, as plain values: supernet, space, split, budget, seed, searcher. It is recorded
-            with the first trials and must be the same when a search goes on. None to read a history only.
+        record: what is searched. It is written with the first trials and must be the same when a search resumes. None
+            to read a history only.
 
     Raises:
         ValueError: the file is no history, or is the history of another search.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, record: HistoryRecord | None = None) -> None:
         self.path = path
         self.trials: list[Trial] = []
         self._end = 0  # bytes of the file that hold whole lines
         if path.exists():
             self._read()
-        if identity is not None:
-            identify(path.with_suffix(".json"), identity, begun=bool(self.trials))
+        if record is not None:
+            identify(path.with_suffix(".json"), record, begun=bool(self.trials))
 
     def __len__(self) -> int:
         return len(self.trials)
@@ -96,31 +103,33 @@ class History:
         rows = [trial.row(number) for number, trial in enumerate(trials, start=len(self) + 1)]
         lines = "".join(",".join(map(str, row.values())) + "\n" for row in rows).encode()  # str(float) is exact
         if not self._end:
-            write_text(self.path, _HEADER)
-            self._end = len(_HEADER)
+            write_text(self.path, f"{HISTORY.header}\n")
+            self._end = len(HISTORY.header) + 1
         append_bytes(self.path, lines, self._end)
         self._end += len(lines)
         self.trials.extend(trials)
 
     def best(self) -> Trial | None:
-        """The trial of greatest merit; None when none has a score."""
+        """The trial with the best score; None when none has a score."""
         return min((trial for trial in self.trials if not trial.failed), key=lambda trial: trial.sort_key, default=None)
 
     def frame(self) -> pd.DataFrame:
-        """The table of ``history.csv``, one row a trial."""
-        return pd.DataFrame([t.row(i) for i, t in enumerate(self.trials, start=1)], columns=list(COLUMNS))
+        """The table of ``history.csv``, one row per trial."""
+        return pd.DataFrame([t.row(i) for i, t in enumerate(self.trials, start=1)], columns=list(HISTORY.columns))
 
     def _read(self) -> None:
         content = self.path.read_bytes()
         self._end = content.rfind(b"\n") + 1
         header, *lines = content[: self._end].decode(errors="replace").splitlines(keepends=True) or [""]
-        if header != _HEADER:
-            raise ValueError(f"{self.path} is no search history; use another name= or out=, or move it away")
+        if header != f"{HISTORY.header}\n":
+            raise ValueError(
+                f"{self.path} is no {HISTORY.what}: its first line must be {HISTORY.header}; {HISTORY.remedy}"
+            )
         for number, line in enumerate(lines, start=1):
             try:
-                index, layers, flops, params, top1, loss, images, generation = line.rstrip("\n").split(",")
+                index, layers, flops, params, top1, loss, num_images, generation = line.rstrip("\n").split(",")
                 architecture, costs = Architecture.parse(layers), (int(flops), int(params))
-                trial = Trial(architecture, *costs, float(top1), float(loss), int(images), int(generation))
+                trial = Trial(architecture, *costs, float(top1), float(loss), int(num_images), int(generation))
                 if int(index) != number:
                     raise ValueError(f"number {index} stands where {number} should")
             except ValueError as error:
@@ -131,28 +140,22 @@ class History:
             self.trials.append(trial)
 
 
-def identify(record: Path, identity: dict[str, Any], begun: bool) -> None:
+def identify(path: Path, record: HistoryRecord, begun: bool) -> None:
     """Write down what is searched, or refuse to go on with what another search has begun.
 
     Args:
-        identity: plain values.
+        path: the file of the record.
         begun: whether anything was scored already.
 
     Raises:
         ValueError: what was begun is of another search; the message names each difference.
     """
-    identity = json.loads(json.dumps(identity))
     if not begun:
-        write_text(record, json.dumps(identity, indent=2) + "\n")
+        record.save(path)
         return
-    try:
-        before = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    before = HistoryRecord.load(path)
+    if changes := differences(before.to_json(), record.to_json()):
         raise ValueError(
-            f"{record.parent} has scores, but {record.name} does not tell of what search; use another name= or out="
-        ) from error
-    if changes := differences(before, identity):
-        raise ValueError(
-            f"{record.parent} holds the scores of another search: {'; '.join(changes)}; use another name= or out= for "
+            f"{path.parent} holds the scores of another search: {'; '.join(changes)}; use another name= or out= for "
             "this one, or the settings of before"
         )

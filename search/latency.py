@@ -1,32 +1,29 @@
-"""latency.json: how long a network takes on one device, as a sum over its layers. No torch.
+"""latency.json: the table that predicts how long a network takes on one device, and how it is fitted. No torch.
 
-A network's latency is a fixed part (patch embedding, token poolings, norm and head) and, for each stage, so much a
-basic and so much a sharing layer. So a stage's latency depends only on how many of each it has, and all that the space
-can do exactly with FLOPs it can do with latencies. The amounts are fitted to whole networks, since a layer is not as
-fast on its own as among others; ``search/measure.py`` measures them. The file records where it was measured, and how
+A network's latency is a fixed part (patch embedding, token poolings, norm and head) plus, in each stage, so much per
+basic and so much per sharing layer. So a stage's latency depends only on how many of each it has, and all that the
+space can do exactly with FLOPs it can do with latencies. The amounts are fitted to whole networks, since a layer is not
+as fast on its own as among others; ``search/timing.py`` times them. The file records where it was measured, and how
 well random networks are predicted from the others.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
 from psvit.arch import BASIC, SHARING, Architecture, NetworkSpec
-from psvit.archfile import parse_network, require, require_object
-from psvit.run.files import write_text
 from psvit.run.folder import differences
+from psvit.run.records import Record
 from psvit.supernet.space import Additive, SearchSpace
 from psvit.units import Band, format_duration
 
-FORMAT, VERSION = "psvit-latency", 1
 _GOOD = 0.05  # mean error on a machine that does nothing else
 
 
@@ -37,7 +34,7 @@ class Conditions:
     Attributes:
         device: name of the GPU, or model of the CPU.
         threads: threads that torch computes with on a CPU; 0 on a GPU, where they do not matter.
-        batch: images a forward pass.
+        batch: images per forward pass.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         torch: version of torch.
         network: the dimensions.
@@ -55,7 +52,7 @@ class Conditions:
         return f"{self.device}{threads}, batch {self.batch}, {self.precision}, torch {self.torch}"
 
     def differences(self, here: Conditions) -> list[str]:
-        """What makes latencies measured under these conditions wrong here, one phrase a setting."""
+        """What makes latencies measured under these conditions wrong here, one phrase per setting."""
         measured, wanted = asdict(self), asdict(here)
         for values in (measured, wanted):
             del values["torch"], values["network"]["name"]  # a release of torch is seldom worth measuring anew
@@ -70,9 +67,13 @@ class Checked:
     predicted: int
     measured: int
 
+    def __post_init__(self) -> None:
+        if self.measured < 1:
+            raise ValueError(f"measured is {self.measured}; it must be at least 1")
+
 
 @dataclass(frozen=True)
-class LatencyTable:
+class LatencyTable(Record):
     """Latencies in nanoseconds of a forward pass of one batch.
 
     Attributes:
@@ -81,13 +82,27 @@ class LatencyTable:
         basic: of one basic layer, for each stage.
         sharing: of one sharing layer, for each stage.
         check: random networks, each predicted without itself.
+
+    Raises:
+        ValueError: a negative latency, or not one for each stage.
     """
+
+    format: ClassVar[str] = "psvit-latency"
+    remedy: ClassVar[str] = "measure one by psvit-search latency"
 
     conditions: Conditions
     fixed: int
     basic: tuple[int, ...]
     sharing: tuple[int, ...]
     check: tuple[Checked, ...] = ()
+
+    def __post_init__(self) -> None:
+        stages = self.conditions.network.stages
+        for key, amounts in (("fixed", (self.fixed,)), ("basic", self.basic), ("sharing", self.sharing)):
+            if min(amounts, default=0) < 0:
+                raise ValueError(f"{key} is {min(amounts)}; it must be at least 0")
+            if key != "fixed" and len(amounts) != stages:
+                raise ValueError(f"{key} has {len(amounts)} stages, but the network has {stages}")
 
     @cached_property
     def cost(self) -> Additive:
@@ -140,11 +155,6 @@ class LatencyTable:
                 f"{path} holds other latencies than those of this network here: {'; '.join(changed)}. Measure anew by "
                 "psvit-search latency, or take them all the same by search.latency.force=true"
             )
-
-    def to_json(self) -> dict[str, Any]:
-        """The table without its check, in plain values: all that a prediction depends on."""
-        amounts = {"fixed": self.fixed, "basic": list(self.basic), "sharing": list(self.sharing)}
-        return asdict(self.conditions) | amounts
 
 
 # ---------------------------------------------------------------------------------------------------- measurements
@@ -208,76 +218,3 @@ def sample_by_cost(space: SearchSpace, number: int, rng: np.random.Generator) ->
     ends = np.linspace(reach.low, reach.high + 1, number + 1).round().astype(int)
     parts = [space.within(Band(int(low), int(high) - 1)) for low, high in pairwise(ends) if low < high]
     return [part.draw(rng) for part in parts if part.count]
-
-
-# ---------------------------------------------------------------------------------------------------- the file
-
-
-def save_latency(path: Path, table: LatencyTable) -> None:
-    """Write a latency.json, whole or not at all."""
-    check = [asdict(network) for network in table.check]
-    document = {"format": FORMAT, "version": VERSION, **table.to_json(), "check": check}
-    write_text(path, json.dumps(document, indent=2) + "\n")
-
-
-def load_latency(path: Path) -> LatencyTable:
-    """Read and check a latency.json.
-
-    Raises:
-        ValueError: the file is missing or no JSON, or anything in it is unknown or of a wrong type; the message holds
-            the JSON path of the fault.
-    """
-    try:
-        return _parse(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file; psvit-search latency writes one") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-_TEXTS, _NUMBERS = ("device", "precision", "torch"), ("threads", "batch", "fixed")
-
-
-def _parse(document: Any) -> LatencyTable:
-    known = {"format", "version", *_TEXTS, *_NUMBERS, "network", "basic", "sharing", "check"}
-    require_object(document, "$", known, required=known)
-    if document["format"] != FORMAT:
-        raise ValueError(f'$.format: is {document["format"]!r}; a table of latencies has "{FORMAT}"')
-    if document["version"] != VERSION or isinstance(document["version"], bool):
-        raise ValueError(f"$.version: is {document['version']!r}; this program reads version {VERSION}")
-    for key in _TEXTS:
-        require(document[key], str, f"$.{key}")
-    for key in _NUMBERS:
-        _require_amount(document[key], f"$.{key}")
-    spec = parse_network(document["network"])
-    layers = {key: _parse_layers(document[key], f"$.{key}", spec.stages) for key in ("basic", "sharing")}
-    require(document["check"], list, "$.check")
-    check = tuple(_parse_checked(network, f"$.check[{i}]") for i, network in enumerate(document["check"]))
-    conditions = {key: document[key] for key in ("device", "threads", "batch", "precision", "torch")}
-    return LatencyTable(Conditions(**conditions, network=spec), document["fixed"], **layers, check=check)
-
-
-def _parse_layers(value: Any, where: str, stages: int) -> tuple[int, ...]:
-    require(value, list, where)
-    for stage, amount in enumerate(value):
-        _require_amount(amount, f"{where}[{stage}]")
-    if len(value) != stages:
-        raise ValueError(f"{where}: has {len(value)} stages, but $.network has {stages}")
-    return tuple(value)
-
-
-def _parse_checked(value: Any, where: str) -> Checked:
-    known = {"layers", "predicted", "measured"}
-    require_object(value, where, known, required=known)
-    require(value["layers"], str, f"{where}.layers")
-    _require_amount(value["predicted"], f"{where}.predicted")
-    _require_amount(value["measured"], f"{where}.measured", least=1)
-    return Checked(**value)
-
-
-def _require_amount(value: Any, where: str, least: int = 0) -> None:
-    require(value, int, where)
-    if value < least:
-        raise ValueError(f"{where}: is {value}; it must be at least {least}")

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from psvit.arch import Architecture
 from psvit.run.progress import Counter
-from psvit.search.history import History, Trial
+from psvit.search.history import History
 from psvit.search.searcher import Searcher
+from psvit.search.trial import Trial
 from psvit.supernet.space import SearchSpace
 
 TOGETHER = 512  # architectures that are scored together and recorded at a time, at most
@@ -18,19 +19,19 @@ def run_search(
     score: Callable[[list[Architecture]], Sequence[tuple[float, float]]],
     space: SearchSpace,
     history: History,
-    images: int,
+    num_images: int,
     trials: int,
     batch: int,
     chunk: int = TOGETHER,
 ) -> None:
-    """Score ``trials`` architectures, or all within the budget if they are fewer, ``batch`` of them a generation.
+    """Score ``trials`` architectures, or all within the budget if they are fewer, ``batch`` of them per generation.
 
-    To go on where a history ends, the searcher is asked and told all over again, and what the history holds is not
+    To resume where a history ends, the searcher is asked and told all over again, and what the history holds is not
     scored again: so a search that was killed ends like an unbroken one, and more trials continue a finished one.
 
     Args:
         score: gives (top-1, loss) of each architecture.
-        images: how many images it scores them on.
+        num_images: how many images it scores them on.
         chunk: architectures that are scored together and recorded at a time; what a killed run loses at most.
 
     Raises:
@@ -51,7 +52,7 @@ def run_search(
                 costs = [space.cost(architecture) for architecture in part]
                 history.append(
                     [
-                        Trial(architecture, cost.flops, cost.params, float(top1), float(loss), images, generation)
+                        Trial(architecture, cost.flops, cost.params, float(top1), float(loss), num_images, generation)
                         for architecture, cost, (top1, loss) in zip(part, costs, score(part), strict=True)
                     ]
                 )

@@ -16,8 +16,8 @@ from psvit.arch import Architecture
 from psvit.cost import network_cost
 from psvit.run.random import numpy_rng
 from psvit.search.evolution import Stages, crossover, neighbours
-from psvit.search.history import Trial
 from psvit.search.searcher import Unseen
+from psvit.search.trial import Trial
 from psvit.supernet.space import Subspace
 
 Integers = npt.NDArray[np.int64]
@@ -54,11 +54,7 @@ class Nsga2:
     def ask(self, n: int) -> list[Architecture]:
         """``n`` children of the survivors; fewer when the subspace is exhausted."""
         rng = numpy_rng(self.seed, "nsga2", len(self.unseen.taken))
-        asked: list[Architecture] = []
-        while len(asked) < n and (child := self._child(rng)) is not None:
-            self.unseen.take(child)
-            asked.append(child)
-        return asked
+        return self.unseen.take_up_to(n, lambda: self._child(rng))
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Let the survivors be chosen anew whenever a generation is complete."""

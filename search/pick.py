@@ -6,7 +6,6 @@ of the same supernet, space, split and placements have scored is put together.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,21 +14,19 @@ from typing import Any
 
 import pandas as pd
 
-import psvit
-from psvit.arch import BASIC, SHARING, Architecture, CellPath
-from psvit.archfile import ArchFile, parse_network, save_arch
+from psvit.arch import BASIC, SHARING, Architecture
+from psvit.archfile import ArchFile, save_arch
 from psvit.run.folder import differences
 from psvit.search.budget import Budget
 from psvit.search.config import PickConfig
-from psvit.search.history import COLUMNS
-from psvit.search.latency import LatencyTable, load_latency
+from psvit.search.history import HistoryRecord
+from psvit.search.latency import LatencyTable
+from psvit.search.tables import HISTORY
 from psvit.search.trust import wilson
-from psvit.supernet.space import Additive, Limit, SearchSpace, Subspace, budget_text
+from psvit.supernet.space import Additive, SearchSpace, Subspace
 from psvit.units import Band, format_duration, format_quantity
 
 _SAME = ("supernet_sha256", "space", "search_split", "placements")  # what makes scores comparable
-_KNOWN = (*_SAME, "budget", "seed", "searcher")
-_SCORES = ("top1", "loss")
 
 
 def pick(config: PickConfig) -> None:
@@ -60,20 +57,23 @@ class Scored:
     """What searches of one supernet have scored.
 
     Attributes:
-        space: of the supernet.
-        searches: the ``history.json`` of each search, by the name of its folder.
-        frame: a row an architecture, with the columns of ``history.csv`` and ``search``, the folder's name; where
+        searches: what each search was, by the name of its folder.
+        frame: one row per architecture, with the columns of ``history.csv`` and ``search``, the folder's name; where
             several searches scored it, the one that used the most images. Failed ones have no score.
     """
 
-    space: SearchSpace
-    searches: dict[str, dict[str, Any]]
+    searches: dict[str, HistoryRecord]
     frame: pd.DataFrame
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """What all searches have in common."""
-        return next(iter(self.searches.values()))
+    def space(self) -> SearchSpace:
+        """Of the supernet; all searches have it in common."""
+        return next(iter(self.searches.values())).space
+
+    @property
+    def supernet_sha256(self) -> str:
+        """Of the supernet's weights; all searches have it in common."""
+        return next(iter(self.searches.values())).supernet_sha256
 
 
 def read_scored(run: Path) -> Scored:
@@ -90,38 +90,22 @@ def read_scored(run: Path) -> Scored:
     if not histories:
         raise ValueError(f"{run} holds no search (history.csv and history.json); run psvit-search evolve first")
     names = [path.parent.name if path.parent == run else str(path.parent.relative_to(run)) for path in histories]
-    searches = {name: _read_identity(path) for name, path in zip(names, histories, strict=True)}
+    searches = {
+        name: HistoryRecord.load(path.with_suffix(".json")) for name, path in zip(names, histories, strict=True)
+    }
     _require_same(run, searches)
-    frames = [_read_trials(path).assign(search=name) for name, path in zip(names, histories, strict=True)]
+    frames = [HISTORY.read(path).assign(search=name) for name, path in zip(names, histories, strict=True)]
     together = pd.concat(frames, ignore_index=True)
     together["failed"] = together[["top1", "loss"]].isna().any(axis=1)
     # stable, so that of equal ones the first search's stays; a failed one only where it has no score at all
-    together = together.sort_values(["failed", "images"], ascending=[True, False], kind="stable")
-    return Scored(_read_space(histories[0], searches[names[0]]), searches, together.drop_duplicates("layers"))
+    together = together.sort_values(["failed", "num_images"], ascending=[True, False], kind="stable")
+    return Scored(searches, together.drop_duplicates("layers"))
 
 
-def _read_identity(history: Path) -> dict[str, Any]:
-    path = history.with_suffix(".json")
-    try:
-        identity = json.loads(path.read_text(encoding="utf-8"))
-        return {key: identity[key] for key in _KNOWN} | identity
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} does not tell of what search its trials are ({error!r}); move this folder away"
-        ) from None
-
-
-def _read_space(history: Path, identity: dict[str, Any]) -> SearchSpace:
-    try:
-        spec = {key: value for key, value in identity["space"].items() if key != "cells"}
-        return SearchSpace(parse_network(spec), identity["space"]["cells"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{history.with_suffix('.json')} describes no search space ({error})") from None
-
-
-def _require_same(run: Path, searches: Mapping[str, dict[str, Any]]) -> None:
+def _require_same(run: Path, searches: Mapping[str, HistoryRecord]) -> None:
     groups: dict[str, list[str]] = {}
-    same = {name: {key: identity[key] for key in _SAME} for name, identity in searches.items()}
+    documents = {name: record.to_json() for name, record in searches.items()}
+    same = {name: {key: document[key] for key in _SAME} for name, document in documents.items()}
     for name, values in same.items():
         groups.setdefault(json.dumps(values, sort_keys=True), []).append(name)
     if len(groups) > 1:
@@ -131,20 +115,6 @@ def _require_same(run: Path, searches: Mapping[str, dict[str, Any]]) -> None:
             f"{'; against '.join(', '.join(names) for names in groups.values())} "
             f"({'; '.join(differences(same[first], same[second]))}). Pick from one: psvit-search pick {run / first}"
         )
-
-
-def _read_trials(path: Path) -> pd.DataFrame:
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]  # a running or killed search may have cut its last line short
-    try:
-        types = {column: "str" if column == "layers" else "int64" for column in COLUMNS if column not in _SCORES}
-        frame = pd.read_csv(io.BytesIO(whole), dtype=types, converters=dict.fromkeys(_SCORES, float))  # exact
-    except ValueError as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty"
-        raise ValueError(f"{path} is no search history ({reason}); mend it or move it away") from None
-    if tuple(frame.columns) != COLUMNS:
-        raise ValueError(f"{path} is no search history; its first line must be {','.join(COLUMNS)}")
-    return frame
 
 
 # ---------------------------------------------------------------------------------------------------- what is best
@@ -159,7 +129,7 @@ class Answer:
             :class:`Scored`, and ``latency`` (nanoseconds) if the budget has one.
         architectures: how many there are within the budget, scored or not.
         failed: how many of them gave no score.
-        images: the largest number that any architecture was scored on.
+        num_images: the largest number that any architecture was scored on.
         note: what the searches allowed, if some was not scored and none of them allowed all of this budget.
     """
 
@@ -167,7 +137,7 @@ class Answer:
     ranked: pd.DataFrame
     architectures: int
     failed: int
-    images: int
+    num_images: int
     note: str | None
 
     @property
@@ -178,7 +148,7 @@ class Answer:
     @property
     def partly(self) -> int:
         """How many were scored on fewer images than others."""
-        return int((self.ranked["images"] < self.images).sum())
+        return int((self.ranked["num_images"] < self.num_images).sum())
 
     def __str__(self) -> str:
         if self.complete:
@@ -207,12 +177,12 @@ def choose(scored: Scored, budget: Budget) -> Answer:
     with_score, inside = ~frame["failed"], miss == 0
     if not (with_score & inside).any():
         raise ValueError(_nothing(budget, asked, frame[with_score], miss[with_score]))
-    keys = ["images", "top1", "loss", "flops", "layers"]
-    order = [key not in ("images", "top1") for key in keys]
+    keys = ["num_images", "top1", "loss", "flops", "layers"]
+    order = [key not in ("num_images", "top1") for key in keys]
     ranked = frame[with_score & inside].sort_values(keys, ascending=order, ignore_index=True)
-    failed, images = int((inside & ~with_score).sum()), int(frame.loc[with_score, "images"].max())
+    failed, num_images = int((inside & ~with_score).sum()), int(frame.loc[with_score, "num_images"].max())
     note = None if len(ranked) + failed == asked.count else _note(scored, asked)
-    return Answer(budget, ranked, asked.count, failed, images, note)
+    return Answer(budget, ranked, asked.count, failed, num_images, note)
 
 
 def amounts(layers: pd.Series[str], cost: Additive) -> pd.Series[int]:
@@ -253,17 +223,14 @@ def _nothing(budget: Budget, asked: Subspace, others: pd.DataFrame, miss: pd.Ser
 def _note(scored: Scored, asked: Subspace) -> str | None:
     """What the searches allowed, unless one of them allowed all that is asked for."""
     allowed: dict[str, None] = {}
-    for identity in scored.searches.values():
-        record, further = identity["budget"], []
-        flops, params = Band(*record["flops"]), Band(*record["params"])
-        ranges = [(asked.flops, flops), (asked.params, params)]
-        if table := record.get("latency_table"):
-            layers = tuple(table["basic"]), tuple(table["sharing"])
-            further = [Limit(Additive("latency", table["fixed"], *layers, format_duration), Band(*record["latency"]))]
-            ranges.append((asked.reach(further[0].cost), further[0].band))
+    for record in scored.searches.values():
+        budget = record.budget
+        ranges = [(asked.flops, budget.flops), (asked.params, budget.params)]
+        if budget.table is not None:
+            ranges.append((asked.reach(budget.table.cost), budget.latency))
         if all(end in band for reach, band in ranges if reach for end in (reach.low, reach.high) if end is not None):
             return None
-        allowed[budget_text(flops, params, *further)] = None
+        allowed[str(budget)] = None
     return f"no search allowed all of this budget; what they allowed is {'; '.join(allowed)}"
 
 
@@ -279,7 +246,7 @@ def _find_table(config: PickConfig, scored: Scored) -> LatencyTable | None:
             f"a budget of latency needs a table of latencies, and there is no {' or '.join(map(str, places))}; measure "
             "one by psvit-search latency, and give it as table=FILE"
         )
-    table = load_latency(path)
+    table = LatencyTable.load(path)
     here = replace(table.conditions, network=scored.space.spec)
     if changed := table.conditions.differences(here):
         raise ValueError(f"{path} is of other networks than the searches: {'; '.join(changed)}; give theirs as table=")
@@ -292,7 +259,7 @@ def _find_table(config: PickConfig, scored: Scored) -> LatencyTable | None:
 def _rows(answer: Answer, top: int) -> list[dict[str, Any]]:
     """The best, with the 95 % interval of top-1."""
     best = answer.ranked.head(top).drop(columns=["number", "generation", "failed"])
-    low, high = wilson(best["top1"], best["images"])
+    low, high = wilson(best["top1"], best["num_images"])
     best = best.assign(place=range(1, len(best) + 1), low=low, high=high)
     return [{str(key): value for key, value in row.items()} for row in best.to_dict("records")]
 
@@ -300,7 +267,7 @@ def _rows(answer: Answer, top: int) -> list[dict[str, Any]]:
 def _to_json(scored: Scored, answer: Answer, top: int) -> dict[str, Any]:
     return {
         "space": scored.space.spec.name,
-        "supernet_sha256": scored.identity["supernet_sha256"],
+        "supernet_sha256": scored.supernet_sha256,
         "searches": list(scored.searches),
         "budget": answer.budget.to_json(),
         "architectures": answer.architectures,
@@ -321,7 +288,7 @@ def _lines(scored: Scored, answer: Answer, top: int) -> list[str]:
     for row in _rows(answer, top):
         cells = [str(row["place"]), row["layers"], format_quantity(row["flops"]), format_quantity(row["params"])]
         cells += [f"{row['top1']:.4f} ({row['low']:.4f} to {row['high']:.4f})", f"{row['loss']:.4f}"]
-        for column, cell in zip(columns, [*cells, f"{row['images']:,}", row["search"]], strict=True):
+        for column, cell in zip(columns, [*cells, f"{row['num_images']:,}", row["search"]], strict=True):
             column.append(cell)
     if answer.budget.table is not None:
         columns.insert(4, ["latency", *map(format_duration, answer.ranked["latency"].head(top))])
@@ -338,16 +305,8 @@ def _lines(scored: Scored, answer: Answer, top: int) -> list[str]:
 def _arch_file(scored: Scored, answer: Answer) -> ArchFile:
     """The best as an architecture file, which says where it comes from."""
     best = answer.ranked.iloc[0]
-    architecture, identity = Architecture.parse(best["layers"]), scored.searches[best["search"]]
-    provenance = {
-        "score": {"top1": float(best["top1"]), "loss": float(best["loss"])},
-        "path": str(CellPath.canonical(architecture, scored.space.cells)),
-        "search_split": identity["search_split"],
-        "budget": answer.budget.to_json(),
-        "seed": identity["seed"],
-        "searcher": identity["searcher"],
-        "scored": int((~scored.frame["failed"]).sum()),
-        "supernet_sha256": identity["supernet_sha256"],
-        "tool": f"psvit-search {psvit.__version__}",
-    }
+    record, architecture = scored.searches[best["search"]], Architecture.parse(best["layers"])
+    number = int((~scored.frame["failed"]).sum())
+    found = replace(record, budget=answer.budget)
+    provenance = found.provenance(architecture, float(best["top1"]), float(best["loss"]), number)
     return ArchFile(scored.space.spec, architecture, provenance)

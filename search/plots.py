@@ -1,12 +1,12 @@
 """The pictures of a search: what was scored, within which budget, and how fast the best was found. 1200 x 800 pixels.
 
-A frame has the columns of ``history.csv``: number, layers, flops, params, top1, loss, images,
-generation.
+A frame of trials has the columns of ``history.csv`` (:data:`psvit.search.tables.HISTORY`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from psvit.units import Band
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from psvit.search.correlation import Correlations, Estimate
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 
@@ -48,45 +50,66 @@ def draw_scores(
     Raises:
         ValueError: another ending, or a file that cannot be written.
     """
-    figure, ax = _figure()
     scored, others = _scored(frame), _scored(frame.head(0) if baseline is None else baseline)
-    divisor, unit = _unit(float(frame["flops"].max()))
     unscored = len(frame) - len(scored)
+    axis = _CostAxis.of(frame["flops"])
+    figure, ax = _figure()
     title = f"{space_name}: {_count(len(scored), 'architecture')} scored"
     ax.set_title(title + (f", {unscored} without a score" if unscored else ""), loc="left", parse_math=False)
-    ax.set_xlabel(f"FLOPs ({unit} multiply-adds an image)".replace("( ", "("))
+    ax.set_xlabel(axis.label)
     ax.set_ylabel("top-1 on the search split")
     if scored.empty:
         _say(ax, "no architecture has a score yet")
         return save_figure(figure, path)
+    _draw_trials(ax, axis, scored, colours)
+    _draw_baseline(ax, axis, others)
+    _draw_front(ax, axis, scored)
+    ax.margins(0.06)
+    _widen(
+        ax.set_xlim, axis.scale(pd.concat([scored["flops"], others["flops"]])), 0.1 * axis.scale(scored["flops"].max())
+    )
+    _widen(ax.set_ylim, pd.concat([scored["top1"], others["top1"]]), 0.02)
+    _draw_winner(ax, axis, scored, best_layers)
+    _draw_budget(ax, axis, budget_flops)
+    _legend_below(ax)
+    return save_figure(figure, path)
 
-    generations = scored["generation"].nunique() if colours else 1
-    size = 34 if len(scored) <= 300 else 14 if len(scored) <= 3000 else 5
+
+def _draw_trials(ax: Axes, axis: _CostAxis, scored: pd.DataFrame, colours: str | None) -> None:
+    """Every trial as a point, in the colour of its generation where these are told apart."""
+    from matplotlib.ticker import MaxNLocator
+
+    several = bool(colours) and scored["generation"].nunique() > 1
     points = ax.scatter(
-        scored["flops"] / divisor,
+        axis.scale(scored["flops"]),
         scored["top1"],
-        c=scored["generation"] if generations > 1 else SKY,
-        cmap="viridis_r" if generations > 1 else None,
-        s=size,
+        c=scored["generation"] if several else SKY,
+        cmap="viridis_r" if several else None,
+        s=34 if len(scored) <= 300 else 14 if len(scored) <= 3000 else 5,
         alpha=0.8,
         linewidths=0,
         zorder=2,
         rasterized=True,  # an exhaustive search has 250,047 points
     )
-    if generations > 1:
-        from matplotlib.ticker import MaxNLocator
-
-        bar = figure.colorbar(points, ax=ax, label=colours, pad=0.02, ticks=MaxNLocator(6, integer=True))
+    if several:
+        bar = ax.figure.colorbar(points, ax=ax, label=colours, pad=0.02, ticks=MaxNLocator(6, integer=True))
         bar.solids.set_alpha(1)  # type: ignore[union-attr]
-    if not others.empty:
-        label = f"{len(others)} random of the winner's cost"
-        ax.scatter(
-            others["flops"] / divisor, others["top1"], s=26, marker="D", c="none", edgecolors=INK, zorder=3, label=label
-        )
+
+
+def _draw_baseline(ax: Axes, axis: _CostAxis, others: pd.DataFrame) -> None:
+    """Random architectures of the winner's cost as diamonds."""
+    if others.empty:
+        return
+    label = f"{len(others)} random of the winner's cost"
+    flops, top1 = axis.scale(others["flops"]), others["top1"]
+    ax.scatter(flops, top1, s=26, marker="D", c="none", edgecolors=INK, zorder=3, label=label)
+
+
+def _draw_front(ax: Axes, axis: _CostAxis, scored: pd.DataFrame) -> None:
+    """The Pareto front as steps, on to the largest cost of all."""
     front = pareto_front(scored)
-    right = scored["flops"].max()
     ax.step(
-        [*front["flops"] / divisor, right / divisor],
+        [*axis.scale(front["flops"]), axis.scale(scored["flops"].max())],
         [*front["top1"], front["top1"].iloc[-1]],
         where="post",
         color=VERMILLION,
@@ -94,21 +117,37 @@ def draw_scores(
         zorder=4,
         label="Pareto front",
     )
-    ax.margins(0.06)
-    _widen(ax.set_xlim, pd.concat([scored["flops"], others["flops"]]) / divisor, 0.1 * right / divisor)
-    _widen(ax.set_ylim, pd.concat([scored["top1"], others["top1"]]), 0.02)
-    winner = scored[scored["layers"] == best_layers].head(1)
-    if not winner.empty:
-        flops, top1 = float(winner["flops"].iloc[0]) / divisor, float(winner["top1"].iloc[0])
-        label = f"winner {best_layers}: {top1:.2%} at {flops:.4g} {unit}"
-        ax.plot(flops, top1, "*", ms=18, color=ORANGE, mec=INK, mew=1, ls="", zorder=5, label=label)
-    _draw_budget(ax, budget_flops, divisor)
-    _legend_below(ax)
-    return save_figure(figure, path)
+
+
+def _draw_winner(ax: Axes, axis: _CostAxis, scored: pd.DataFrame, layers: str) -> None:
+    """The winner as a star, if it is among the trials."""
+    winner = scored[scored["layers"] == layers].head(1)
+    if winner.empty:
+        return
+    flops, top1 = axis.scale(float(winner["flops"].iloc[0])), float(winner["top1"].iloc[0])
+    label = f"winner {layers}: {top1:.2%} at {flops:.4g} {axis.unit}"
+    ax.plot(flops, top1, "*", ms=18, color=ORANGE, mec=INK, mew=1, ls="", zorder=5, label=label)
+
+
+def _draw_budget(ax: Axes, axis: _CostAxis, budget: Band) -> None:
+    """Shade what is allowed, unless its ends lie so far off that the trials would shrink to a dot."""
+    low, high = ax.get_xlim()
+    ends = [None if end is None else axis.scale(end) for end in (budget.low, budget.high)]
+    for end in ends:
+        if end is not None and low - (high - low) <= end <= high + (high - low):
+            ax.axvline(end, color=GREY, linestyle="--", linewidth=1.3, zorder=1)
+            low, high = min(low, end), max(high, end)
+    pad = 0.03 * (high - low)
+    low, high = low - pad, high + pad
+    if budget != Band():
+        left = low if ends[0] is None else max(low, ends[0])
+        right = high if ends[1] is None else min(high, ends[1])
+        ax.axvspan(left, right, color=f"{GREEN}18", linewidth=0, zorder=0, label=f"budget: {budget}")
+    ax.set_xlim(low, high)
 
 
 def draw_progress(frames: dict[str, pd.DataFrame], path: Path) -> None:
-    """Draw the best top-1 so far by the number of architectures scored, one curve a search.
+    """Draw the best top-1 so far by the number of architectures scored, one curve per search.
 
     Args:
         frames: the trials of each search, by its name.
@@ -147,23 +186,21 @@ def draw_progress(frames: dict[str, pd.DataFrame], path: Path) -> None:
     return save_figure(figure, path)
 
 
-def draw_rank(frame: pd.DataFrame, figures: dict[str, Any], path: Path, space_name: str) -> None:
+def draw_rank(frame: pd.DataFrame, figures: Correlations, path: Path, space_name: str) -> None:
     """Draw top-1 of networks trained alone against their inherited top-1, and what that says of picking by it.
 
     Args:
         frame: the columns of ``rank.csv``; points take the colour of their FLOPs.
-        figures: :func:`psvit.search.rank.correlations` of it.
+        figures: :func:`psvit.search.correlation.correlations` of it.
         path: a ``.png`` or ``.svg`` file.
         space_name: stands in the title.
 
     Raises:
         ValueError: another ending, or a file that cannot be written.
     """
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
     figure, ax = _figure()
     drawn = frame.dropna(subset=["inherited_top1", "standalone_top1"])
-    tau = _with_ends("Kendall’s tau", figures["top1"]["tau"])
+    tau = _with_ends("Kendall’s tau", figures.top1.tau)
     title = f"{space_name}: {_count(len(drawn), 'network')} trained alone, {tau}"
     ax.set_title(title, loc="left", pad=20, parse_math=False)
     ax.set_xlabel("top-1 with inherited weights")
@@ -171,38 +208,46 @@ def draw_rank(frame: pd.DataFrame, figures: dict[str, Any], path: Path, space_na
     if drawn.empty:
         _say(ax, "no network has both scores")
         return save_figure(figure, path)
-
-    rho = _with_ends("Spearman’s rho", figures["top1"]["rho"])
-    regret = _with_ends("regret of picking by inherited score", figures["regret"], "{:.2%}")
+    rho = _with_ends("Spearman’s rho", figures.top1.rho)
+    regret = _with_ends("regret of picking by inherited score", figures.regret, "{:.2%}")
     subtitle = ax.text(0, 1.02, f"{rho}; {regret}", transform=ax.transAxes, fontsize=8.5, color=GREY)
     subtitle.set_in_layout(False)  # it may reach over the colour bar
-    divisor, unit = _unit(float(drawn["flops"].max()))
-    inherited = _side_by_side(drawn)
+    _draw_networks(ax, drawn, figures)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=9, markerscale=0.6)
+    return save_figure(figure, path)
+
+
+def _draw_networks(ax: Axes, drawn: pd.DataFrame, figures: Correlations) -> None:
+    """A point per network in the colour of its FLOPs; the best and the one that would be picked are marked."""
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    inherited, axis = _side_by_side(drawn), _CostAxis.of(drawn["flops"])
     points = ax.scatter(
         inherited,
         drawn["standalone_top1"],
-        c=drawn["flops"] / divisor,
+        c=axis.scale(drawn["flops"]),
         cmap="viridis_r",
         s=60,
         edgecolors="white",
         linewidths=0.6,
         zorder=4,
     )
-    bar = figure.colorbar(points, ax=ax, pad=0.02, ticks=MaxNLocator(6, min_n_ticks=1))
-    bar.set_label(f"FLOPs ({unit} multiply-adds an image)".replace("( ", "("))
+    ax.figure.colorbar(points, ax=ax, pad=0.02, ticks=MaxNLocator(6, min_n_ticks=1)).set_label(axis.label)
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.xaxis.set_major_locator(MaxNLocator(7))
     ax.margins(0.08)
     _widen(ax.set_xlim, drawn["inherited_top1"], 0.02)
     _widen(ax.set_ylim, drawn["standalone_top1"], 0.02)
-    looks = {"best": ("best alone", "o", "none", 15), "picked": ("picked by inherited score", "*", ORANGE, 24)}
-    for key, (what, marker, colour, size) in looks.items():
-        row = drawn[drawn["layers"] == figures[key]].iloc[0]
-        label = f"{what}: {row['layers']}, inherited {row['inherited_top1']:.2%}, alone {row['standalone_top1']:.2%}"
-        place = (inherited[row.name], row["standalone_top1"])
+    looks = (
+        (figures.best, "best alone", "o", "none", 15),
+        (figures.picked, "picked by inherited score", "*", ORANGE, 24),
+    )
+    for layers, what, marker, colour, size in looks:
+        number = int((drawn["layers"] == layers).argmax())
+        top1, alone = (float(drawn[key].iloc[number]) for key in ("inherited_top1", "standalone_top1"))
+        label = f"{what}: {layers}, inherited {top1:.2%}, alone {alone:.2%}"
+        place = (inherited.iloc[number], alone)
         ax.plot(*place, marker, ms=size, color=colour, mec=INK, mew=1, ls="", zorder=3, label=label)
-    figure.legend(loc="outside lower left", frameon=False, fontsize=9, markerscale=0.6)
-    return save_figure(figure, path)
 
 
 def _side_by_side(drawn: pd.DataFrame) -> pd.Series[float]:
@@ -211,6 +256,33 @@ def _side_by_side(drawn: pd.DataFrame) -> pd.Series[float]:
     equal = drawn.groupby(["inherited_top1", "standalone_top1"])["layers"]
     place = equal.cumcount() - (equal.transform("size") - 1) / 2
     return top1 + 0.018 * (float(top1.max() - top1.min()) or 0.04) * place
+
+
+@dataclass(frozen=True)
+class _CostAxis:
+    """FLOPs as they are drawn: in thousands, millions and so on, whichever reads best.
+
+    Attributes:
+        divisor: FLOPs per unit.
+        unit: ``K``, ``M``, ``G``, ``T`` or nothing.
+    """
+
+    divisor: float
+    unit: str
+
+    @classmethod
+    def of(cls, flops: pd.Series[int]) -> _CostAxis:
+        """The axis that the largest of some amounts fits."""
+        return cls(*next(((size, unit) for size, unit in _UNITS if float(flops.max()) >= size), (1.0, "")))
+
+    @property
+    def label(self) -> str:
+        """What the axis is called."""
+        return f"FLOPs ({self.unit} multiply-adds per image)".replace("( ", "(")
+
+    def scale(self, flops: Any) -> Any:
+        """Amounts in units."""
+        return flops / self.divisor
 
 
 def _figure() -> tuple[Figure, Axes]:
@@ -233,27 +305,6 @@ def _scored(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.dropna(subset=["top1", "loss"])
 
 
-def _draw_budget(ax: Axes, budget: Band, divisor: float) -> None:
-    """Shade what is allowed, unless its ends lie so far off that the trials would shrink to a dot."""
-    low, high = ax.get_xlim()
-    for end in (budget.low, budget.high):
-        if end is not None and low - (high - low) <= end / divisor <= high + (high - low):
-            ax.axvline(end / divisor, color=GREY, linestyle="--", linewidth=1.3, zorder=1)
-            low, high = min(low, end / divisor), max(high, end / divisor)
-    pad = 0.03 * (high - low)
-    low, high = low - pad, high + pad
-    if budget != Band():
-        left = low if budget.low is None else max(low, budget.low / divisor)
-        right = high if budget.high is None else min(high, budget.high / divisor)
-        ax.axvspan(left, right, color=f"{GREEN}18", linewidth=0, zorder=0, label=f"budget: {budget}")
-    ax.set_xlim(low, high)
-
-
-def _unit(largest: float) -> tuple[float, str]:
-    """What amounts are divided by, and the letter of that unit."""
-    return next(((size, letter) for size, letter in _UNITS if largest >= size), (1.0, ""))
-
-
 def _widen(set_limits: Callable[[float, float], object], values: pd.Series[float], margin: float) -> None:
     """Give an axis whose values are all equal a range that is worth reading."""
     if values.min() == values.max():
@@ -273,9 +324,9 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _with_ends(name: str, figure: dict[str, float | None], write: str = "{:.2f}") -> str:
+def _with_ends(name: str, figure: Estimate, template: str = "{:.2f}") -> str:
     """A figure and its interval in words."""
-    if figure["value"] is None:
+    if figure.value is None:
         return f"{name} undefined"
-    value, low, high = (write.format(figure[key]) for key in ("value", "low", "high"))
+    value, low, high = (template.format(number) for number in (figure.value, figure.low, figure.high))
     return f"{name} {value} ({low} to {high})"

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,9 @@ import numpy.typing as npt
 from psvit.arch import Architecture
 from psvit.run.files import append_bytes
 from psvit.run.progress import Counter
-from psvit.search.history import identify
+from psvit.search.history import HistoryRecord, identify
 from psvit.search.loop import TOGETHER
+from psvit.search.records import RaceRecord, Round
 
 if TYPE_CHECKING:
     from psvit.search.evaluator import Outcomes
@@ -33,9 +34,9 @@ Correct = npt.NDArray[np.bool_]  # (architectures, images)
 Numbers = npt.NDArray[np.int64]
 
 
-def schedule(images: int) -> list[int]:
+def schedule(num_images: int) -> list[int]:
     """How many images have been seen after each round: all after the last, 1/sqrt(2) as many after each before."""
-    ends = [images]
+    ends = [num_images]
     while (before := round(ends[0] / math.sqrt(2))) >= _FIRST:
         ends.insert(0, before)
     return ends
@@ -81,7 +82,7 @@ def survivors(correct: Correct, unseen: int, keep: int, level: float) -> npt.NDA
     """Which architectures may still be among the best ``keep`` over all images: not worse than each of the leaders.
 
     Args:
-        right: (architectures, images) what each has right of the images seen so far.
+        correct: (architectures, images) what each has right of the images seen so far.
         unseen: images that have not been looked at yet.
         level: probability with which a single test may err.
     """
@@ -102,52 +103,52 @@ class Raced:
     """What a race tells of each architecture.
 
     Attributes:
-        images: how many images it was scored on; all for those that were not dropped.
+        num_images: how many images it was scored on; all for those that were not dropped.
         top1, loss: on these; NaN for one whose logits are not finite.
         round: the last round that it took part in, from 0.
-        report: what the race did, as plain values: see ``race.json``.
+        record: what the race did.
     """
 
-    images: Numbers
+    num_images: Numbers
     top1: npt.NDArray[np.float64]
     loss: npt.NDArray[np.float64]
     round: Numbers
-    report: dict[str, Any]
+    record: RaceRecord
 
 
 def race(
     outcomes: Callable[[Sequence[Architecture], range], Outcomes],
     flops: Callable[[Sequence[Architecture]], int],
     architectures: Sequence[Architecture],
-    images: int,
+    num_images: int,
     keep: int,
     confidence: float,
     folder: Path,
-    identity: dict[str, Any],
+    record: HistoryRecord,
 ) -> Raced:
-    """Race architectures for the best ``keep`` of them on ``images`` images.
+    """Race architectures for the best ``keep`` of them on ``num_images`` images.
 
     What has been scored lies in ``round_1.bin``, ``round_2.bin``, ... in the folder, from which a race that was killed
-    goes on; the rest follows from these files.
+    resumes; the rest follows from these files.
 
     Args:
         outcomes: scores architectures on a range of images.
-        flops: multiply-adds an image of scoring architectures together; for the report.
+        flops: multiply-adds per image of scoring architectures together; for the record.
         keep: how many leaders.
         confidence: probability, at least, that the true best ``keep`` are among those scored on all images.
-        identity: what is searched, as for :class:`psvit.search.history.History`; kept in ``rounds.json``.
+        record: what is searched, as for :class:`psvit.search.history.History`; kept in ``rounds.json``.
 
     Raises:
         ValueError: the folder holds the rounds of another race.
     """
-    identify(folder / "rounds.json", identity, begun=any(folder.glob("round_*.bin")))
-    ends = schedule(images)
+    identify(folder / "rounds.json", record, begun=any(folder.glob("round_*.bin")))
+    ends = schedule(num_images)
     level = (1 - confidence) / (keep * len(architectures) * max(1, len(ends) - 1))
     alive = np.arange(len(architectures))
     correct = np.zeros((len(architectures), 0), dtype=bool)
     losses = np.zeros(len(architectures))  # sums
     counts, seen, last = (np.zeros(len(architectures), dtype=np.int64) for _ in range(3))
-    rounds: list[dict[str, int]] = []
+    rounds: list[Round] = []
     spent = 0  # multiply-adds
     for number, (first, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         contenders = [architectures[i] for i in alive.tolist()]
@@ -158,17 +159,14 @@ def race(
         losses[alive] += added
         counts[alive], seen[alive], last[alive] = correct.sum(axis=1), end, number
         stays = np.isfinite(losses[alive])
-        if end < images:
-            stays[stays] = survivors(correct[stays], images - end, keep, level)
-        rounds.append(
-            {"images": end - first, "total_images": end, "architectures": len(alive), "kept": int(stays.sum())}
-        )
+        if end < num_images:
+            stays[stays] = survivors(correct[stays], num_images - end, keep, level)
+        rounds.append(Round(end - first, end, len(alive), int(stays.sum())))
         alive, correct = alive[stays], correct[stays]
     top1 = np.where(np.isnan(losses), math.nan, counts / seen)
-    report: dict[str, Any] = {"confidence": confidence, "k": keep, "rounds": rounds}
-    report["madds"] = {"race": spent, "full": images * _flops(flops, architectures)}
-    report["image_share"] = int(seen.sum()) / (images * len(architectures))
-    return Raced(seen, top1, losses / seen, last, report)
+    everything = num_images * _flops(flops, architectures)
+    share = int(seen.sum()) / (num_images * len(architectures))
+    return Raced(seen, top1, losses / seen, last, RaceRecord(confidence, keep, tuple(rounds), spent, everything, share))
 
 
 def _flops(flops: Callable[[Sequence[Architecture]], int], architectures: Sequence[Architecture]) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from psvit.arch import Architecture
 from psvit.run.random import numpy_rng
-from psvit.search.history import Trial
 from psvit.search.searcher import Unseen
+from psvit.search.trial import Trial
 from psvit.supernet.space import Subspace
 
 
@@ -20,16 +20,12 @@ class RandomSearch:
 
     def ask(self, n: int) -> list[Architecture]:
         """The next ``n`` draws; fewer when the subspace is exhausted."""
-        asked: list[Architecture] = []
-        while len(asked) < n:
-            architecture = self.unseen.draw(numpy_rng(self.seed, "random", len(self.unseen.taken)))
-            if architecture is None:
-                break
-            self.unseen.take(architecture)
-            asked.append(architecture)
-        return asked
+        return self.unseen.take_up_to(n, self._draw)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Take note that these need no scoring."""
         for trial in trials:
             self.unseen.take(trial.architecture)
+
+    def _draw(self) -> Architecture | None:
+        return self.unseen.draw(numpy_rng(self.seed, "random", len(self.unseen.taken)))

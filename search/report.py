@@ -1,38 +1,37 @@
 """``psvit-search report``: a search as one HTML page that opens without network and runs nothing. No torch.
 
 What the search has written is read and shown; what is not there yet is said to be missing, so that an unfinished run
-and one of an older version have a page, too.
+has a page, too.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 import psvit
 from psvit.arch import LAYER_NAMES, NetworkSpec
-from psvit.archfile import parse_network
 from psvit.cost import network_cost
 from psvit.inspect import parts
 from psvit.run.files import sha256, write_text
 from psvit.run.folder import recorded_command
-from psvit.search.budget import Budget
+from psvit.run.records import read_object
 from psvit.search.config import ReportConfig
-from psvit.search.history import History, Trial
-from psvit.search.latency import Conditions, LatencyTable, load_latency
-from psvit.search.rank import summary
-from psvit.search.trust import EQUAL_COST, RESAMPLES, gain_over_random, wilson
-from psvit.supernet.space import ANY, SearchSpace
-from psvit.units import Band, format_duration, format_quantity
+from psvit.search.history import History, HistoryRecord
+from psvit.search.latency import LatencyTable
+from psvit.search.records import RaceRecord, RankRecord, SearchRecord
+from psvit.search.tables import FRONT, TOP
+from psvit.search.trial import Trial
+from psvit.search.trust import RESAMPLES, gain_over_random, wilson
+from psvit.units import format_duration, format_quantity
 
-TOP, FRONT, FAILED = 20, 30, 20  # rows that are shown of the best, of the front and of what failed
-_FEW = 10  # images a class: with fewer, one image is a tenth of a class's accuracy
+_TOP_ROWS, _FRONT_ROWS, _FAILED_ROWS = 20, 30, 20  # that are shown of the best, of the front and of what failed
+_FEW = 10  # images per class: with fewer, one image is a tenth of a class's accuracy
 
 
 def report_search(config: ReportConfig) -> Path:
@@ -91,91 +90,116 @@ def _find(config: ReportConfig) -> Path:
     raise ValueError(f"{folder} is no search by itself; write psvit-search report RUN with one of {names}")
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What the run folder of a search holds; None stands for what is not there, or not yet."""
+
+    folder: Path
+    trials: list[Trial]
+    record: HistoryRecord | None
+    result: SearchRecord | None
+    config: str | None
+
+    @classmethod
+    def read(cls, folder: Path) -> _Run:
+        """The files of a folder that has a ``history.csv`` at least.
+
+        Raises:
+            ValueError: one is damaged.
+        """
+        record, result = folder / "history.json", folder / "result.json"
+        return cls(
+            folder,
+            History(folder / "history.csv").trials,
+            HistoryRecord.load(record) if record.exists() else None,
+            SearchRecord.load(result) if result.exists() else None,
+            _text(folder / "config.yaml"),
+        )
+
+    @cached_property
+    def scored(self) -> list[Trial]:
+        """The trials that have a score."""
+        return [trial for trial in self.trials if not trial.failed]
+
+    @cached_property
+    def num_images(self) -> int:
+        """The largest number of images that a trial was scored on; 0 without any."""
+        return max((trial.num_images for trial in self.scored), default=0)
+
+    @cached_property
+    def best(self) -> list[Trial]:
+        """The best that were scored on so many images, best first."""
+        whole = [trial for trial in self.scored if trial.num_images == self.num_images]
+        return nsmallest(_TOP_ROWS, whole, key=lambda trial: trial.sort_key)
+
+    @property
+    def winner(self) -> Trial | None:
+        """The best of all."""
+        return self.best[0] if self.best else None
+
+
 def _facts(folder: Path) -> dict[str, Any]:
-    """All that the template shows."""
-    history = History(folder / "history.csv")
-    identity, result = _json(folder / "history.json") or {}, _json(folder / "result.json")
-    space, budget = _space(identity.get("space")), _budget(identity.get("budget"))
-    scored = [trial for trial in history.trials if not trial.failed]
-    failed = [trial for trial in history.trials if trial.failed]
-    images = max((trial.images for trial in scored), default=0)
-    whole = [trial for trial in scored if trial.images == images]
-    best = nsmallest(TOP, whole, key=lambda trial: trial.sort_key)
-    winner = best[0] if best else None
-    top = _top(folder, best)
-    front = _csv(folder / "front.csv")
-    config = _text(folder / "config.yaml")
-    split = identity.get("search_split") or {}
+    """All that the template shows, section by section."""
+    run = _Run.read(folder)
+    top = _top(run)
     return {
         "folder": folder.resolve().name,
-        "finished": result is not None,
-        "outdated": winner is not None and result is not None and result.get("layers") != str(winner.architecture),
-        "space": space,
-        "budget": budget,
-        "within": None if space is None or budget is None else budget.within(space).count,
-        "latency": _latency(folder, budget, winner),
-        "searcher": identity.get("searcher"),
-        "placements": identity.get("placements"),
-        "scored": len(scored),
-        "images": images,
-        "partly": len(scored) - len(whole),
-        "failed": failed[:FAILED],
-        "failures": len(failed),
-        "winner": winner,
-        "interval": None if winner is None else [float(end) for end in wilson(winner.top1, images)],
-        "stages": [] if winner is None or space is None else _stages(space.spec, winner),
+        "tool": f"psvit-search {psvit.__version__}",
+        "pictures": {name: _picture(folder / f"{name}.png") for name in ("scores", "progress", "architecture")},
+        **_budget_and_space(run),
+        **_winner(run),
+        **_front(run),
         "top": top,
         "resamples": RESAMPLES,
-        "gain": None if winner is None else _gain(folder, winner, result),
-        "equal_cost": EQUAL_COST,
-        "warnings": _warnings(top, images, space),
-        "race": _race(folder),
-        "front": None if front is None else front.head(FRONT).to_dict("records"),
-        "front_size": 0 if front is None else len(front),
-        "ranks": _ranks(folder, identity.get("supernet_sha256")),
-        "pictures": {name: _picture(folder / f"{name}.png") for name in ("scores", "progress", "architecture")},
-        "command": recorded_command(folder),
-        "config": config,
-        "versions": _json(folder / "versions.json"),
-        "supernet": identity.get("supernet_sha256"),
-        "split": split,
-        "seed": identity.get("seed"),
-        "files": [(path.name, sha256(path)) for path in _data_files(folder)],
-        "tool": f"psvit-search {psvit.__version__}",
+        "warnings": _warnings(top, run),
+        "race": RaceRecord.load(folder / "race.json") if (folder / "race.json").exists() else None,
+        "ranks": _ranks(run),
+        **_repeat(run),
     }
 
 
-def _space(record: dict[str, Any] | None) -> SearchSpace | None:
-    if record is None:
-        return None
-    return SearchSpace(parse_network({k: v for k, v in record.items() if k != "cells"}), record["cells"])
-
-
-def _budget(record: dict[str, Any] | None) -> Budget | None:
-    """The budget that ``Budget.to_json`` has recorded."""
-    if record is None:
-        return None
-    bands = {key: Band(*record[key]) if key in record else ANY for key in ("flops", "params", "latency")}
-    return Budget(**bands, table=_latency_table(record.get("latency_table")))
-
-
-def _latency_table(record: dict[str, Any] | None) -> LatencyTable | None:
-    if record is None:
-        return None
-    keys = ("device", "threads", "batch", "precision", "torch")
-    conditions = Conditions(**{key: record[key] for key in keys}, network=parse_network(record["network"]))
-    return LatencyTable(conditions, record["fixed"], tuple(record["basic"]), tuple(record["sharing"]))
-
-
-def _latency(folder: Path, budget: Budget | None, winner: Trial | None) -> dict[str, str] | None:
-    """What a budget of latency means, and the winner's; None where there is no such budget."""
-    if budget is None or budget.table is None:
-        return None
-    measured = folder / "latency.json"
+def _budget_and_space(run: _Run) -> dict[str, Any]:
+    """What was allowed, and how much of it was scored."""
+    record, failed = run.record, [trial for trial in run.trials if trial.failed]
     return {
-        "winner": "" if winner is None else format_duration(budget.table.predict(winner.architecture)),
-        "conditions": str(budget.table.conditions),
-        "trust": load_latency(measured).trust if measured.is_file() else "",
+        "space": record and record.space,
+        "budget": record and record.budget,
+        "within": record and record.budget.within(record.space).count,
+        "latency": _latency(run),
+        "searcher": record and record.searcher,
+        "placements": record and record.placements,
+        "scored": len(run.scored),
+        "num_images": run.num_images,
+        "partly": sum(trial.num_images < run.num_images for trial in run.scored),
+        "failed": failed[:_FAILED_ROWS],
+        "failures": len(failed),
+    }
+
+
+def _latency(run: _Run) -> dict[str, str] | None:
+    """What a budget of latency means, and the winner's; None where there is no such budget."""
+    if run.record is None or run.record.budget.table is None:
+        return None
+    table, measured = run.record.budget.table, run.folder / "latency.json"
+    return {
+        "winner": "" if run.winner is None else format_duration(table.predict(run.winner.architecture)),
+        "conditions": str(table.conditions),
+        "trust": LatencyTable.load(measured).trust if measured.is_file() else "",
+    }
+
+
+def _winner(run: _Run) -> dict[str, Any]:
+    """The best so far: its score, its parts, and how it compares with chance."""
+    winner, result = run.winner, run.result
+    finished = {"finished": result is not None}
+    if winner is None:
+        return finished | {"winner": None, "outdated": False, "interval": None, "stages": [], "gain": None}
+    return finished | {
+        "winner": winner,
+        "outdated": result is not None and result.layers != str(winner.architecture),
+        "interval": [float(end) for end in wilson(winner.top1, run.num_images)],
+        "stages": _stages(run.record.space.spec, winner) if run.record else [],
+        "gain": _gain(run, winner),
     }
 
 
@@ -199,34 +223,46 @@ def _stages(spec: NetworkSpec, winner: Trial) -> list[dict[str, Any]]:
     ]
 
 
-def _top(folder: Path, best: Sequence[Trial]) -> list[dict[str, Any]]:
+def _gain(run: _Run, winner: Trial) -> str | None:
+    """The winner among random architectures of equal cost, in a sentence."""
+    baseline = run.folder / f"baseline_{winner.architecture}.csv"
+    if baseline.is_file():
+        return str(gain_over_random(winner, History(baseline).trials))
+    if run.result is not None and run.result.layers == str(winner.architecture):
+        return run.result.comparison
+    return None
+
+
+def _front(run: _Run) -> dict[str, Any]:
+    """The Pareto front, as far as it is shown."""
+    path = run.folder / "front.csv"
+    front = FRONT.read(path) if path.is_file() else None
+    return {
+        "front": None if front is None else front.head(_FRONT_ROWS).to_dict("records"),
+        "front_size": 0 if front is None else len(front),
+    }
+
+
+def _top(run: _Run) -> list[dict[str, Any]]:
     """Rows of ``top.csv``; of a run without it, the best trials with the intervals that the history alone gives."""
-    table = _csv(folder / "top.csv")
-    if table is not None:
-        return [{str(key): value for key, value in row.items()} for row in table.head(TOP).to_dict("records")]
-    rows = [trial.row(place) for place, trial in enumerate(best, start=1)]
+    path = run.folder / "top.csv"
+    if path.is_file():
+        best = TOP.read(path).head(_TOP_ROWS)
+        return [{str(key): value for key, value in row.items()} for row in best.to_dict("records")]
+    rows = [trial.row(place) for place, trial in enumerate(run.best, start=1)]
     for row in rows:
-        low, high = wilson(row["top1"], row["images"])
+        low, high = wilson(row["top1"], row["num_images"])
         row |= {"place": row["number"], "low": float(low), "high": float(high)}
     return rows
 
 
-def _gain(folder: Path, winner: Trial, result: dict[str, Any] | None) -> str | None:
-    """The winner among random architectures of equal cost, in a sentence."""
-    baseline = folder / f"baseline_{winner.architecture}.csv"
-    if baseline.is_file():
-        return str(gain_over_random(winner, History(baseline).trials))
-    if result is not None and result.get("layers") == str(winner.architecture):
-        return result.get("comparison")
-    return None
-
-
-def _warnings(top: Sequence[dict[str, Any]], images: int, space: SearchSpace | None) -> list[str]:
+def _warnings(top: Sequence[dict[str, Any]], run: _Run) -> list[str]:
     """Why the scores may not tell the best apart."""
     warnings = []
-    if space is not None and 0 < images < _FEW * space.spec.classes:
+    classes = run.record.space.spec.classes if run.record else 0
+    if 0 < run.num_images < _FEW * classes:
         warnings.append(
-            f"The search split is small: {images:,} images of {space.spec.classes:,} classes are fewer than {_FEW} a "
+            f"The search split is small: {run.num_images:,} images of {classes:,} classes are fewer than {_FEW} per "
             "class. A larger data.search_fraction for the supernet makes the scores surer."
         )
     if len(top) > 1:
@@ -239,52 +275,53 @@ def _warnings(top: Sequence[dict[str, Any]], images: int, space: SearchSpace | N
     return warnings
 
 
-def _race(folder: Path) -> dict[str, Any] | None:
-    """What racing dropped and saved."""
-    race = _json(folder / "race.json")
-    if race is None:
-        return None
-    madds = race.get("madds") or {}
-    saved = 1 - madds["race"] / madds["full"] if madds.get("full") else None
-    return {"confidence": None, "k": None, "image_share": None} | race | {"madds": madds, "saved": saved}
+def _ranks(run: _Run) -> list[dict[str, Any]]:
+    """What ``psvit-search rank`` has found out about the same supernet, in the folders beside this one.
 
-
-def _data_files(folder: Path) -> list[Path]:
-    """The files that hold the result, pictures apart."""
-    return [path for path in sorted(folder.iterdir()) if path.suffix in (".csv", ".json", ".yaml")]
-
-
-def _ranks(folder: Path, supernet: str | None) -> list[dict[str, Any]]:
-    """What ``psvit-search rank`` has found out about the same supernet, in the folders beside this one."""
-    ranks = []
-    for path in sorted(folder.resolve().parent.glob("rank*/rank.json")):
-        figures = _json(path)
-        if figures["how"]["supernet_sha256"] == supernet:
-            networks, lines = figures["networks"], summary(figures).splitlines()
+    A file of another run that cannot be read is no reason to have no page: it is shown as a fault.
+    """
+    ranks: list[dict[str, Any]] = []
+    for path in sorted(run.folder.resolve().parent.glob("rank*/rank.json")):
+        try:
+            rank = RankRecord.load(path)
+        except ValueError as error:
+            ranks.append({"name": path.parent.name, "fault": str(error)})
+            continue
+        if run.record and rank.inherited.supernet_sha256 == run.record.supernet_sha256:
+            networks, lines = rank.correlations.networks, str(rank.correlations).splitlines()
             picture = _picture(path.with_name("rank.png"))
-            ranks.append({"name": path.parent.name, "networks": networks, "lines": lines, "picture": picture})
+            found = {"networks": networks, "lines": lines, "picture": picture}
+            ranks.append({"name": path.parent.name, "fault": None, **found})
     return ranks
+
+
+def _repeat(run: _Run) -> dict[str, Any]:
+    """What it takes to repeat the search, and the files that hold its result, pictures apart."""
+    record, folder = run.record, run.folder
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".csv", ".json", ".yaml")]
+    return {
+        "command": recorded_command(folder),
+        "config": run.config,
+        "versions": _versions(folder / "versions.json"),
+        "supernet": record and record.supernet_sha256,
+        "split": record.search_split if record else {},
+        "seed": record and record.seed,
+        "files": [(path.name, sha256(path)) for path in files],
+    }
+
+
+def _versions(path: Path) -> dict[str, Any]:
+    """What ``versions.json`` names; nothing where it is not."""
+    if not path.exists():
+        return {}
+    try:
+        return read_object(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; start the same search again to write it anew") from None
 
 
 def _text(path: Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
-
-
-def _json(path: Path) -> Any:
-    """What a JSON file holds; None when there is none."""
-    text = _text(path)
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error}); start the same search again to mend it") from None
-
-
-def _csv(path: Path) -> pd.DataFrame | None:
-    """A table; None when there is none."""
-    try:
-        return pd.read_csv(path) if path.is_file() else None
-    except ValueError as error:
-        raise ValueError(f"{path}: is no table ({error}); start the same search again to mend it") from None
 
 
 def _picture(path: Path) -> str | None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from psvit.arch import Architecture
-from psvit.search.history import Trial
+from psvit.search.trial import Trial
 from psvit.supernet.space import Subspace
 
 
 class Searcher(Protocol):
     """Proposes architectures within a budget. Pure: no files, no ranks, no torch.
 
-    What it answers is a function of its seed and of what it was asked and told, so that a search goes on exactly by
+    What it answers is a function of its seed and of what it was asked and told, so that a search resumes exactly by
     asking and telling again (``search/loop.py``). Its first ``k`` answers to ``ask(n)`` are its answer to ``ask(k)``.
     """
 
@@ -47,3 +47,11 @@ class Unseen:
     def draw(self, rng: np.random.Generator) -> Architecture | None:
         """One of them, uniformly, without removing it; None when there is none left."""
         return self.subspace.draw_unseen(rng, self._numbers)
+
+    def take_up_to(self, n: int, draw: Callable[[], Architecture | None]) -> list[Architecture]:
+        """Remove ``n`` architectures that ``draw`` gives one after the other; fewer once it gives None."""
+        taken: list[Architecture] = []
+        while len(taken) < n and (architecture := draw()) is not None:
+            self.take(architecture)
+            taken.append(architecture)
+        return taken

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +23,10 @@ from psvit.engine.loop import Task, classification_loss, train
 from psvit.engine.runtime import Runtime
 from psvit.engine.scoring import Score, score_all
 from psvit.model import PSViT
-from psvit.run.files import write_text
 from psvit.run.folder import RunFolder
 from psvit.run.jobs import Job, cores, run_jobs
 from psvit.run.random import seed_of
+from psvit.run.records import Record
 from psvit.run.signals import Stopped
 from psvit.search.evaluator import Evaluator
 from psvit.supernet.checkpoint import TrainedSupernet
@@ -75,8 +74,7 @@ class Standalone:
     device: str
     threads: int = 1
 
-    @property
-    def score(self) -> Score | None:
+    def read_score(self) -> Score | None:
         """What the network has reached on the search split; None until it has been trained.
 
         Raises:
@@ -85,15 +83,33 @@ class Standalone:
         path = self.folder / RESULT
         if not path.exists():
             return None
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            return Score(float(result["top1"]), float(result["loss"]))
-        except (ValueError, TypeError, KeyError):
-            raise ValueError(f"{path} is damaged; delete {self.folder} to train this network again") from None
+        record = StandaloneRecord.load(path)
+        return Score(record.top1, record.loss)
+
+
+@dataclass(frozen=True)
+class StandaloneRecord(Record):
+    """``result.json`` of one training.
+
+    Attributes:
+        layers: of the network.
+        search_split: the images that it was scored on.
+        seed: of the training.
+        top1, loss: on the search split; NaN where its logits are not finite.
+    """
+
+    format: ClassVar[str] = "psvit-standalone-result"
+    remedy: ClassVar[str] = "delete its folder to train this network again"
+
+    layers: str
+    search_split: dict[str, Any]
+    seed: int
+    top1: float
+    loss: float
 
 
 def train_alone(task: Standalone) -> int:
-    """Train a network from random weights, or go on where its folder stands, and score it on the search split.
+    """Train a network from random weights, or resume where its folder stands, and score it on the search split.
 
     Writes ``result.json``, ``metrics.csv`` and ``log.txt``. The test split is not read.
 
@@ -124,7 +140,8 @@ def train_alone(task: Standalone) -> int:
             final = (trained.ema or trained.model).eval()
             held_out = data.eval_batches("search", spec.image_size, recipe.batch_size)
             (score,) = score_all([final], held_out, device, recipe.precision)
-            write_text(run.path / RESULT, json.dumps({**asked, **score._asdict()}, indent=2) + "\n")
+            record = StandaloneRecord(str(task.architecture), data.split_record(), task.seed, *score)
+            record.save(run.path / RESULT)
             (run.path / "checkpoint.pt").unlink(missing_ok=True)  # three times the weights, and of no more use
     except torch.OutOfMemoryError:
         raise ValueError(
@@ -143,13 +160,13 @@ def train_all(tasks: Sequence[Standalone], at_once: int) -> list[Score]:
 
     Args:
         tasks: the most expensive network first: it takes longest and, on a GPU, most memory.
-        at_once: 0 is one a core; on a GPU the first is trained alone, then as many at once as its free memory holds.
+        at_once: 0 is one per core; on a GPU the first is trained alone, then as many at once as its free memory holds.
 
     Raises:
         ValueError: one has failed; the line begins with its architecture, and the others have saved what they did.
         Stopped: Ctrl-C or SIGTERM came; all have saved what they did.
     """
-    todo = [task for task in tasks if task.score is None]
+    todo = [task for task in tasks if task.read_score() is None]
     done = len(tasks) - len(todo)
     with tqdm(total=len(tasks), initial=done, desc="networks trained", unit="network", disable=None) as bar:
         if todo and not at_once and todo[0].device != "cpu":
@@ -159,7 +176,7 @@ def train_all(tasks: Sequence[Standalone], at_once: int) -> list[Score]:
             todo, at_once = todo[1:], fitting(free - left, free_memory(device))
         if todo:
             _train(todo, min(at_once or cores(), len(todo)), bar)
-    scores = [task.score for task in tasks]
+    scores = [task.read_score() for task in tasks]
     return [score for score in scores if score is not None]
 
 
@@ -169,7 +186,7 @@ def _train(tasks: Sequence[Standalone], at_once: int, bar: tqdm[Any]) -> list[in
 
     def done(job: Job, free: int) -> None:
         left.append(free)
-        score = job.argument.score
+        score = job.argument.read_score()
         with bar.external_write_mode():
             print(f"trained {job.name} alone: top-1 {score.top1:.4f}, loss {score.loss:.4f}", flush=True)
         bar.update()

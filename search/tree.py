@@ -1,6 +1,6 @@
 """The prefix tree of paths: what begins alike is one node, so that it is computed once. No torch.
 
-Scoring every architecture of Tiny/16 on its own takes 3.6e14 multiply-adds an image, along the tree 2.1e13.
+Scoring every architecture of Tiny/16 on its own takes 3.6e14 multiply-adds per image, along the tree 2.1e13.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def prefix_tree(paths: Iterable[CellPath]) -> Node:
 
 
 def tree_flops(root: Node, spec: NetworkSpec) -> int:
-    """Multiply-adds an image of a walk through the tree, each node computed once."""
+    """Multiply-adds per image of a walk through the tree, each node computed once."""
     layers = [{letter: layer_cost(spec, stage, letter).flops for letter in "BS"} for stage in range(spec.stages)]
     total, below = stem_cost(spec).flops, [(0, root)]
     while below:

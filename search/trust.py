@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from psvit.run.random import numpy_rng
-from psvit.search.history import Trial
+from psvit.search.trial import Trial
 
 EQUAL_COST = 0.02  # architectures whose FLOPs differ by at most this share are called of equal cost
 CONFIDENCE = 0.95  # of every interval
@@ -23,18 +23,18 @@ _CHUNK = 50  # resamples at once: 4 MB of draws for 10,000 images
 Floats = NDArray[np.float64]
 
 
-def wilson(top1: ArrayLike, images: ArrayLike) -> tuple[Floats, Floats]:
+def wilson(top1: ArrayLike, num_images: ArrayLike) -> tuple[Floats, Floats]:
     """Wilson's score interval (95 %) of a share: unlike top-1 +- 2 sigma, it holds near 0 and 1 and for few images.
 
     Args:
         top1: share of the images that was classified correctly, 0 to 1, of any shape; NaN gives NaN. For a mean over
             placements the interval is rather too wide.
-        images: how many images that was.
+        num_images: how many images that was.
 
     Returns:
         The lower and the upper ends.
     """
-    share, count = np.asarray(top1, np.float64), np.asarray(images, np.float64)
+    share, count = np.asarray(top1, np.float64), np.asarray(num_images, np.float64)
     z = NormalDist().inv_cdf(_TAILS[1])
     shrink = 1 + z**2 / count
     centre = (share + z**2 / (2 * count)) / shrink
@@ -51,23 +51,23 @@ def top_table(trials: Sequence[Trial], correct: NDArray[Any], loss: NDArray[Any]
 
     Args:
         trials: the k best, all of them scored.
-        right: (k, images) which images each classifies correctly: booleans, or means over placements.
+        correct: (k, images) which images each classifies correctly: booleans, or means over placements.
         loss: (k, images) cross-entropy of each image.
         seed: of the draws.
 
     Returns:
-        A row a trial, best first: place, layers, flops, params, top1, its Wilson interval ``low`` and ``high``, loss,
-        images, ``best_share`` (share of the resamples in which it comes first of the k by top-1, then loss),
-        ``behind`` (how much its top-1 is lower than the first one's) and the 95 % interval of that difference,
-        ``behind_low`` and ``behind_high``.
+        The table of ``top.csv`` (:data:`psvit.search.tables.TOP`), one row per trial, best first: place, layers, flops,
+        params, top1, its Wilson interval ``low`` and ``high``, loss, num_images, ``best_share`` (share of the resamples
+        in which it comes first of the k by top-1, then loss), ``behind`` (how much its top-1 is lower than the first
+        one's) and the 95 % interval of that difference, ``behind_low`` and ``behind_high``.
     """
     assert len(trials) == len(correct) == len(loss), "a row of outcomes for each trial"
     assert not any(trial.failed for trial in trials), "a trial without a score has no place"
     order = sorted(range(len(trials)), key=lambda index: trials[index].sort_key)
     ranked = [trials[index] for index in order]
-    images = correct.shape[1]
+    num_images = correct.shape[1]
     shares, behind = _bootstrap(correct[order], loss[order], seed)
-    low, high = wilson([trial.top1 for trial in ranked], images)
+    low, high = wilson([trial.top1 for trial in ranked], num_images)
     return pd.DataFrame(
         {
             "place": np.arange(1, len(ranked) + 1),
@@ -78,7 +78,7 @@ def top_table(trials: Sequence[Trial], correct: NDArray[Any], loss: NDArray[Any]
             "low": low,
             "high": high,
             "loss": [trial.loss for trial in ranked],
-            "images": images,
+            "num_images": num_images,
             "best_share": shares,
             "behind": [ranked[0].top1 - trial.top1 for trial in ranked],
             "behind_low": behind[0],
@@ -89,29 +89,29 @@ def top_table(trials: Sequence[Trial], correct: NDArray[Any], loss: NDArray[Any]
 
 def _bootstrap(correct: NDArray[Any], loss: NDArray[Any], seed: int) -> tuple[Floats, Floats]:
     """How often each of k comes first, (k,), and the ends of how much top-1 it is behind the first, (2, k)."""
-    k, images = correct.shape
+    k, num_images = correct.shape
     if not k:
         return np.zeros(0), np.zeros((2, 0))
     # an infinite loss would make NaN of the images that a resample leaves out
     outcomes = np.vstack([correct, np.minimum(loss, 1e30)]).astype(np.float64)
     first = np.zeros(k)
     deficits = []
-    for weights in _resamples(images, seed):
+    for weights in _resamples(num_images, seed):
         sums = weights @ outcomes.T
         hits, losses = sums[:, :k].round(6), sums[:, k:]  # rounded: sums of equal means over placements shall be equal
         tied = hits == hits.max(axis=1, keepdims=True)
         first += np.bincount(np.where(tied, losses, np.inf).argmin(axis=1), minlength=k)
-        deficits.append((hits[:, :1] - hits) / images)
+        deficits.append((hits[:, :1] - hits) / num_images)
     return first / RESAMPLES, np.quantile(np.concatenate(deficits), _TAILS, axis=0)
 
 
-def _resamples(images: int, seed: int) -> Iterator[Floats]:
-    """How often each image is in each resample, (resamples, images), in chunks; a row sums to ``images``."""
+def _resamples(num_images: int, seed: int) -> Iterator[Floats]:
+    """How often each image is in each resample, (resamples, images), in chunks; a row sums to ``num_images``."""
     rng = numpy_rng(seed, "bootstrap")
     for start in range(0, RESAMPLES, _CHUNK):
         rows = min(_CHUNK, RESAMPLES - start)
-        drawn = rng.integers(images, size=(rows, images)) + images * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float64)
+        drawn = rng.integers(num_images, size=(rows, num_images)) + num_images * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * num_images).reshape(rows, num_images).astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class _State(NamedTuple):
 class Plan:
     """How much is done at a time: so many images, and so many nodes of each stage."""
 
-    images: int
+    num_images: int
     nodes: tuple[int, ...]
 
 
@@ -90,10 +90,10 @@ class Walker:
         first = 0
         while first < len(images):
             plan = self.plan(len(images) - first, paths)
-            part = slice(first, first + plan.images)
+            part = slice(first, first + plan.num_images)
             try:
                 done.append(self._walk(plan, tree, images[part], labels[part]))
-                first += plan.images
+                first += plan.num_images
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise
@@ -171,23 +171,23 @@ class Walker:
 
     # ------------------------------------------------------------------------------------------------ memory
 
-    def plan(self, images: int, paths: int) -> Plan:
+    def plan(self, num_images: int, paths: int) -> Plan:
         """How much of a walk of so many images through a tree of so many paths is done at a time.
 
         Few images leave room for many nodes: of what fits, the plan whose calls of the last stage's layers, where most
         of the work is, are largest by a factor of two, and of these the one with most images.
         """
         plans = [Plan(1, (1,) * len(self._values))]
-        while images:
-            nodes = [max(1, _VALUES_A_CALL[self._device.type] // (images * values)) for values in self._values]
-            while self._bytes(images, nodes, paths) > self._memory and max(nodes) > 1:
+        while num_images:
+            nodes = [max(1, _VALUES_A_CALL[self._device.type] // (num_images * values)) for values in self._values]
+            while self._bytes(num_images, nodes, paths) > self._memory and max(nodes) > 1:
                 nodes = [max(1, number // 2) for number in nodes]
-            if self._bytes(images, nodes, paths) <= self._memory:
-                plans.append(Plan(images, tuple(nodes)))
-            images //= 2
-        return max(plans, key=lambda plan: (round(math.log2(plan.images * plan.nodes[-1])), plan.images))
+            if self._bytes(num_images, nodes, paths) <= self._memory:
+                plans.append(Plan(num_images, tuple(nodes)))
+            num_images //= 2
+        return max(plans, key=lambda plan: (round(math.log2(plan.num_images * plan.nodes[-1])), plan.num_images))
 
-    def _bytes(self, images: int, nodes: Iterable[int], paths: int) -> int:
+    def _bytes(self, num_images: int, nodes: Iterable[int], paths: int) -> int:
         """Most bytes that a walk holds, counted in float32: what waits at the nodes, and what a call needs."""
         widest = min(2**self._supernet.cells, paths)  # two levels of the tree of one stage
         waiting, calls = 0, 0
@@ -195,7 +195,7 @@ class Walker:
             waiting += (number if stage else 1) * widest * (values + maps)
             # of a call: q, k, v and the MLP's hidden layer twice; scores and maps
             calls = max(calls, number * (12 * values + 3 * maps))
-        return 4 * images * (waiting + calls)
+        return 4 * num_images * (waiting + calls)
 
     def _shrink(self, plan: Plan, paths: int) -> None:
         """After running out of memory: take half of what was tried.
@@ -203,11 +203,11 @@ class Walker:
         Raises:
             ValueError: nothing can be halved.
         """
-        if plan.images == 1 and max(plan.nodes) == 1:
+        if plan.num_images == 1 and max(plan.nodes) == 1:
             raise ValueError(
                 f"{self._device} has too little memory for one image of this supernet; use another device="
             )
-        self._memory = self._bytes(plan.images, plan.nodes, paths) // 2
+        self._memory = self._bytes(plan.num_images, plan.nodes, paths) // 2
         print(
             f"note: out of memory; scoring goes on with half as much at a time ({self._memory >> 20} MiB)",
             file=sys.stderr,

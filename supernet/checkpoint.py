@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from psvit.archfile import parse_network
 from psvit.data.config import DataConfig
+from psvit.data.data import Data, open_data
 from psvit.run.files import sha256
 from psvit.supernet.space import SearchSpace
 from psvit.supernet.supernet import Supernet
@@ -69,6 +70,25 @@ class TrainedSupernet:
         supernet = Supernet(self.space.spec, self.space.cells, weights=self.weights)
         load_weights(self.path, supernet)
         return supernet.eval()
+
+    def open_data(self, root: str | None, workers: int) -> Data:
+        """The data that it was trained on, with the search split that was held out then.
+
+        Args:
+            root: where the images are now; None where they were.
+            workers: loader processes.
+
+        Raises:
+            ValueError: the images, and so the split, are not those of the training.
+        """
+        config = replace(self.data, root=root or self.data.root, workers=workers)
+        data = open_data(config)
+        if data.split_record() != self.search_split:
+            raise ValueError(
+                f"the search split of {config.name} in {config.root} is not the one that {self.path} was trained "
+                "beside: images were added, removed or renamed; give the folder of that time as data_root="
+            )
+        return data
 
     def check_placements(self, placements: int) -> None:
         """Refuse to score on random placements what has learned canonical paths only.

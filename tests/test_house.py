@@ -79,6 +79,7 @@ def test_the_table_of_packages_and_the_links_are_the_tree() -> None:
         *("psvit.search.tree", "psvit.search.front", "psvit.search.pick", "psvit.search.trust", "psvit.search.report"),
         *("psvit.search.latency", "psvit.paper.published", "psvit.paper.tables", "psvit.networks"),
         *("psvit.detection.config", "psvit.detection.shapes", "psvit.explain.config"),
+        *("psvit.run.records", "psvit.retrain.results", "psvit.search.records", "psvit.search.correlation"),
     ],
 )
 def test_counting_and_searching_do_not_load_torch(module: str) -> None:

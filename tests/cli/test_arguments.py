@@ -33,7 +33,7 @@ def test_values_arrive_as_they_were_written(settings: Callable[..., Any]) -> Non
         (["evaluate", "--split", "search"], ["split=search"]),
         (["evolve", "-m", "--flops", "1G,1.3G"], ["search.budget.flops=1G,1.3G"]),
         (["evolve", "--flops", "1G,1.3G"], ["search.budget.flops='1G,1.3G'"]),
-        (["random", "--num-images", "100"], ["search.images='100'"]),
+        (["random", "--num-images", "100"], ["search.num_images='100'"]),
     ],
 )
 def test_flags_become_overrides(arguments: list[str], overrides: list[str]) -> None:

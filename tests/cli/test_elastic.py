@@ -82,6 +82,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor
     return finish(folder, start(folder, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes by /proc")
 def test_torchrun_goes_on_after_a_kill_and_ends_with_the_same_bits(
     unbroken: dict[str, torch.Tensor], tmp_path: Path
@@ -108,6 +109,7 @@ def test_torchrun_goes_on_after_a_kill_and_ends_with_the_same_bits(
     print(f"\nkilled {killed} (process, step on file) of {STEPS} steps; the weights are those of an unbroken run")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("PSVIT_KILLS" not in os.environ, reason="a minute; test_loop has it on toys: set PSVIT_KILLS")
 def test_one_process_goes_on_where_two_have_stopped(unbroken: dict[str, torch.Tensor], tmp_path: Path) -> None:
     """The order of images and the paths are those of the global step; sums are put together in another order."""

@@ -80,6 +80,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_killed_and_resumed_is_unbroken(case: str, folder: Path, tmp_path: Path) -> None:
     arguments, name = CASES[case]

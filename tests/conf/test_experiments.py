@@ -87,7 +87,15 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Trained]:
 # ---------------------------------------------------------------------------------------------------- they train
 
 
-@pytest.mark.parametrize("name", sorted([*NAMED, SHAPES], key=lambda name: "base" not in name))  # the largest first
+def slow_if_large(name: str) -> Any:
+    large = any(word in name for word in ("base", "small", "101"))
+    return pytest.param(name, marks=[pytest.mark.slow] if large else [])
+
+
+LARGEST_FIRST = sorted([*NAMED, SHAPES], key=lambda name: "base" not in name)
+
+
+@pytest.mark.parametrize("name", [slow_if_large(name) for name in LARGEST_FIRST])
 def test_a_retraining_takes_two_steps(name: str, images: Path, tmp_path: Path, trained: list[Trained]) -> None:
     words = [f"experiment=retrain/{name}", f"data.root={images}", *SMALL, *(f"recipe.{word}" for word in TWO_STEPS)]
     config = settings("retrain", *words, f"--out={tmp_path}/run")
@@ -101,6 +109,7 @@ def test_a_retraining_takes_two_steps(name: str, images: Path, tmp_path: Path, t
     assert all(weight.isfinite().all() for weight in made.model.parameters())
 
 
+@pytest.mark.slow
 def test_a_teacher_of_imagenet_is_learned_from(images: Path, tmp_path: Path, trained: list[Trained]) -> None:
     """RegNetY-16GF with random weights."""
     timm = pytest.importorskip("timm")
@@ -117,7 +126,7 @@ def test_a_run_takes_two_steps_and_searches(name: str, images: Path, tmp_path: P
     recipes = [f"{part}.recipe.{word}" for part in ("supernet", "retrain") for word in TWO_STEPS]
     words = [f"experiment=run/{name}", f"data.root={images}", *SMALL, *recipes, "space.cells=2"]
     words.append("supernet.recipe.epochs=2")
-    config = settings("run", *words, "search.images=2", "search.baseline=1", f"--out={tmp_path}/run")
+    config = settings("run", *words, "search.num_images=2", "search.baseline=1", f"--out={tmp_path}/run")
     assert config.search.budget.flops == "1.3G"
     run_all(config)
     steps = (tmp_path / "run/supernet/metrics.csv").read_text().splitlines()[-1].split(",")[1]

@@ -90,7 +90,7 @@ def test_it_trains_and_tells_what_it_did(made: DetectResult, config: DetectTrain
     result = json.loads((made.folder / "result.json").read_text())
     assert {part: result[part] for part in ("box", "mask")} == made.scores
     assert (result["network"], result["layers"], result["data"]) == ("2d_mini_4", "B-BS-B", "drawn")
-    assert (result["images"], result["val_images"], result["classes"]) == (12, 6, 4)
+    assert (result["num_images"], result["num_val_images"], result["classes"]) == (12, 6, 4)
     assert load_arch(made.folder / "arch.json") == find_arch(MINI)
     about = read_about(made.weights)
     assert about["class_names"] == ["circle", "square", "triangle", "star"]
@@ -150,6 +150,7 @@ def same(one: DetectResult, other: DetectResult) -> None:
     pd.testing.assert_frame_equal(metrics(one.folder), metrics(other.folder))
 
 
+@pytest.mark.slow
 def test_the_command_is_killed_for_real(made: DetectResult, config: DetectTrainConfig, tmp_path: Path) -> None:
     """By SIGKILL as soon as its first checkpoint is there; started again, it ends with the same bits."""
     listed = [f"recipe.{key}={value}" for key, value in vars(config.recipe).items() if key in OVERRIDDEN]
@@ -192,6 +193,7 @@ OVERRIDDEN = {
 }
 
 
+@pytest.mark.slow
 def test_a_resnet_trains_and_scores_from_weights(
     config: DetectTrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

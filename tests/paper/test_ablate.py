@@ -26,7 +26,9 @@ from psvit.networks import find_arch
 from psvit.paper import ablate
 from psvit.paper.ablate import AblateConfig, ScaleConfig, make_table, mean_text, train, training
 from psvit.paper.published import ABLATIONS, Ablation
+from psvit.retrain.results import RetrainRecord
 from psvit.search.config import BudgetConfig, SearchConfig
+from psvit.search.records import SearchRecord
 from psvit.supernet.config import SupernetPart
 from psvit.units import Band
 from tests.hold import HANG, Hold
@@ -57,10 +59,31 @@ def finished(config: AblateConfig, score: dict[tuple[str, int], float]) -> None:
             folder = Path(task.retrain.out)
             layers = f"{task.supernet.space.name}:B{'S' * seed}-B-B" if task.supernet else task.retrain.arch
             arch = find_arch(layers)
-            result = {"layers": str(arch.architecture), "flops": arch.cost.flops, "params": arch.cost.params}
-            folder.mkdir(parents=True)
-            result |= {"top1": score.get((variant, seed), 0.5), "test_images": 359, "else": 1}
-            (folder / "result.json").write_text(json.dumps(result))
+            top1, cost = score.get((variant, seed), 0.5), arch.cost
+            write_result(folder, top1=top1, layers=str(arch.architecture), flops=cost.flops, params=cost.params)
+
+
+def write_result(folder: Path, **fields: Any) -> None:
+    """What retrain writes."""
+    others: dict[str, Any] = {
+        "loss": 1.0,
+        "metrics": {},
+        "plain_top1": None,
+        "plain_loss": None,
+        "data": "digits",
+        "num_test_images": 359,
+        "trained_on": "train+search",
+        "num_images": 1438,
+        "epochs": 1,
+        "seed": 0,
+        "start": None,
+        "teacher": None,
+        "network": "deit_mini_4",
+        "arch_sha256": "ab",
+        "weights_sha256": "cd",
+        "tool": "psvit-search 0",
+    }
+    RetrainRecord(**others | fields).save(folder / "result.json")
 
 
 @pytest.fixture
@@ -136,7 +159,7 @@ def test_faults(tmp_path: Path, two_rows: None, monkeypatch: pytest.MonkeyPatch)
         ablate.ablate(settings(tmp_path, "components", scale=ScaleConfig(search_1d="3d")))
     (tmp_path / "deit_mini_4/seed0").mkdir(parents=True)
     (tmp_path / "deit_mini_4/seed0/result.json").write_text('{"top1": ')
-    with pytest.raises(ValueError, match=r"result.json is damaged; delete .*seed0 to train"):
+    with pytest.raises(ValueError, match=r"seed0/result\.json: cannot be read as JSON .*; delete it and start"):
         ablate.ablate(settings(tmp_path))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="search=auto works in one process"):
@@ -305,6 +328,7 @@ def test_end_to_end(unbroken: Path) -> None:
     assert "epoch 1/3" not in printed  # which is in the logs
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_in_the_middle_it_goes_on(unbroken: Path, images: Path, tmp_path: Path) -> None:
     """One network after the other: stopped in the first, killed in the second, when the first is trained."""
     folder, first, second = tmp_path / "corrupt", "deit_mini_4_sharing_2/seed0", "deit_mini_4/seed0"
@@ -330,6 +354,7 @@ def test_stopped_and_killed_in_the_middle_it_goes_on(unbroken: Path, images: Pat
     assert (folder / OUT / first / "model.safetensors").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_all_processes_of_torchrun_train_row_after_row(unbroken: Path, images: Path, tmp_path: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = start(tmp_path, images, *torchrun)
@@ -365,9 +390,8 @@ def test_a_searched_row(images: Path, tmp_path: Path) -> None:
     train(task)
     folder = tmp_path / "search_1d/seed2"
     assert {path.name for path in folder.iterdir()} == {"supernet", "search", "retrain"}
-    found = json.loads((folder / "search/result.json").read_text())
-    result = task.read_result()
+    found, result = SearchRecord.load(folder / "search/result.json"), task.read_result()
     assert result is not None
-    assert (result["layers"], result["flops"]) == (found["layers"], found["flops"])
-    assert found["flops"] <= 3_500_000
-    assert found["seed"] == 2
+    assert (result.layers, result.flops) == (found.layers, found.flops)
+    assert found.flops <= 3_500_000
+    assert found.search.seed == 2

@@ -30,6 +30,7 @@ from psvit.paper.published import ABLATIONS, DETECTION, IMAGENET
 from psvit.paper.results import OF_ROWS, Found, cost_of, read_runs
 from psvit.paper.tables import NEEDS_COCO, NEEDS_IMAGENET, UNKNOWN, WHY, Table, make_tables, markdown
 from psvit.retrain.config import RetrainConfig
+from psvit.retrain.results import DetectRecord
 from psvit.retrain.train import retrain
 from psvit.run.files import write_text
 from psvit.units import format_quantity
@@ -64,7 +65,7 @@ def retrained(of_digits: dict[str, Any], tmp_path: Path) -> Retrained:
         _, layers = NETWORKS.get(network, (None, None))
         cost = cost_of(network)
         values = {"network": network, "layers": layers and str(layers), "top1": top1, "epochs": 300}
-        values |= {"data": "imagenet", "test_images": 50_000, "flops": cost.flops, "params": cost.params}
+        values |= {"data": "imagenet", "num_test_images": 50_000, "flops": cost.flops, "params": cost.params}
         values |= changed
         assert values.keys() <= of_digits.keys()
         path = tmp_path / folder / "result.json"
@@ -208,12 +209,12 @@ def test_seeds_are_averaged_beside_their_row(retrained: Retrained, tmp_path: Pat
         ({"teacher": "timm:regnety_160"}, "it learned from a teacher, 'timm:regnety_160'"),
         ({"start": "w.safetensors"}, "it started from trained weights"),
         ({"trained_on": "train"}, "it was not trained on all training images"),
-        ({"test_images": 5000}, "it was tested on 5,000 images, and ImageNet-1k has 50,000"),
+        ({"num_test_images": 5000}, "it was tested on 5,000 images, and ImageNet-1k has 50,000"),
         ({"layers": "BB"}, "its layers are BB, and deit_tiny_16 has BBBBBBBBBBBB"),
         ({"flops": 7}, "its classes or image size are not those of deit_tiny_16"),
         ({"top1": 72.2}, "top1 is 72.2; it must be a share between 0 and 1"),
         ({"top1": float("nan")}, "top1 is nan"),
-        ({"epochs": None}, "epochs is None; it must be a whole number"),
+        ({"epochs": None}, "$.epochs: is None; it must be a whole number"),
         ({"network": "a\x1b[2Jb"}, "network is 'a\\x1b[2Jb'; it must be a text"),
     ],
 )
@@ -241,11 +242,18 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, content: bytes) -> 
 
 
 def test_results_of_other_data_are_passed_over(retrained: Retrained, tmp_path: Path) -> None:
-    retrained("digits", "deit_tiny_16", 0.9, data="digits", test_images=359)
-    retrained("packed", "deit_tiny_16", 0.9, data="packed", test_images=359)
-    write_text(tmp_path / "search/result.json", json.dumps({"score": {"top1": 0.9}, "layers": "B-B-B"}))
+    retrained("digits", "deit_tiny_16", 0.9, data="digits", num_test_images=359)
+    retrained("packed", "deit_tiny_16", 0.9, data="packed", num_test_images=359)
+    write_text(tmp_path / "search/result.json", json.dumps({"format": "psvit-search-result", "version": 1}))
     write_text(tmp_path / "ablate-digits/table-sharing.json", json.dumps({"scale": "digits", "rows": []}))
     assert read_runs(tmp_path) == Found()
+
+
+def test_results_without_a_format_are_left_out(tmp_path: Path) -> None:
+    """As older versions wrote them."""
+    write_text(tmp_path / "result.json", json.dumps({"data": "imagenet", "top1": 0.9}))
+    (line,) = read_runs(tmp_path).left_out
+    assert line == f"{tmp_path / 'result.json'}: $.format: is missing; start the command that wrote it again"
 
 
 def test_tables_of_ablate_are_read(retrained: Retrained, tmp_path: Path) -> None:
@@ -291,20 +299,38 @@ def test_tables_of_ablate_are_read(retrained: Retrained, tmp_path: Path) -> None
         assert why in line
 
 
-def detector(**changed: Any) -> dict[str, Any]:
+def detector(**changed: Any) -> str:
+    """The text of a result.json of ``detect train``."""
     figures = {"AP": 0.401, "AP50": 0.6, "AP75": 0.43, "APs": None, "APm": 0.4, "APl": 0.5}
-    numbers = {"classes": 80, "val_images": 5000, "epochs": 12, "layers": str(NETWORKS["psvit_2d_tiny_8"][1])}
-    return {"network": "psvit_2d_tiny_8", "data": "coco", "box": figures, "mask": figures} | numbers | changed
+    fields: dict[str, Any] = {
+        "network": "psvit_2d_tiny_8",
+        "layers": str(NETWORKS["psvit_2d_tiny_8"][1]),
+        "data": "coco",
+        "box": figures,
+        "mask": figures,
+        "num_val_images": 5000,
+        "num_images": 118_287,
+        "classes": 80,
+        "epochs": 12,
+        "min_sizes": (800,),
+        "max_size": 1333,
+        "seed": 0,
+        "start": None,
+        "params": 10**7,
+        "weights_sha256": "ab",
+        "tool": "psvit-search 0",
+    }
+    return json.dumps(DetectRecord(**fields | changed).to_json())
 
 
 def test_detectors_stand_beside_their_row(tmp_path: Path) -> None:
-    write_text(tmp_path / "a/result.json", json.dumps(detector()))
-    write_text(tmp_path / "b/result.json", json.dumps(detector(box={"AP": 0.405, "AP50": 0.61}, data="images")))
-    write_text(tmp_path / "shapes/result.json", json.dumps(detector(data="shapes", classes=4, val_images=40)))
-    write_text(tmp_path / "part/result.json", json.dumps(detector(val_images=100)))
-    write_text(tmp_path / "lacks/result.json", json.dumps(detector(mask={})))
-    write_text(tmp_path / "other/result.json", json.dumps(detector(layers="B-B-B")))
-    write_text(tmp_path / "short/result.json", json.dumps(detector(epochs=1)))
+    write_text(tmp_path / "a/result.json", detector())
+    write_text(tmp_path / "b/result.json", detector(box={"AP": 0.405, "AP50": 0.61}, data="images"))
+    write_text(tmp_path / "shapes/result.json", detector(data="shapes", classes=4, num_val_images=40))
+    write_text(tmp_path / "part/result.json", detector(num_val_images=100))
+    write_text(tmp_path / "lacks/result.json", detector(mask={}))
+    write_text(tmp_path / "other/result.json", detector(layers="B-B-B"))
+    write_text(tmp_path / "short/result.json", detector(epochs=1))
     found = read_runs(tmp_path)
     table = by_name(found)["detection"]
     rows = {(row[0], row[1]): row[3:] for row in table.rows if row[2] == "here"}
@@ -314,7 +340,7 @@ def test_detectors_stand_beside_their_row(tmp_path: Path) -> None:
     assert [line.partition(": ")[2] for line in found.left_out] == [
         "has no mask.AP",
         "its layers are B-B-B, and psvit_2d_tiny_8 has BBB-BSS-BSBB",
-        "its data are not all of COCO 2017: classes 80 instead of 80, val_images 100 instead of 5,000",
+        "its data are not all of COCO 2017: classes 80 instead of 80, num_val_images 100 instead of 5,000",
         "psvit_2d_tiny_8 was trained for 1 epochs, elsewhere for 12",
     ]
 

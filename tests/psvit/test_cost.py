@@ -37,7 +37,7 @@ def test_named_networks_cost_what_torch_counts(name: str) -> None:
 
 @pytest.mark.parametrize("name", SPACES)
 def test_random_architectures_cost_what_torch_counts(name: str) -> None:
-    for architecture in random_architectures(50, seed=sum(map(ord, name))):
+    for architecture in random_architectures(12, seed=sum(map(ord, name))):
         cost = network_cost(SPACES[name], architecture)
         assert (cost.flops, cost.params) == measure(SPACES[name], architecture), architecture
 

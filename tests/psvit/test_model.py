@@ -20,7 +20,7 @@ def make_noisy(module: nn.Module) -> None:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
 
 
-@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+@pytest.mark.parametrize("size", ["tiny", "small", pytest.param("base", marks=pytest.mark.slow)])
 def test_deit_gives_timms_logits_from_timms_weights(size: str) -> None:
     theirs = timm.create_model(f"deit_{size}_patch16_224").eval()
     make_noisy(theirs)

@@ -1,13 +1,14 @@
 """``search=auto``: the choice is kept, and made anew for another budget."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from psvit.search import auto
-from psvit.search.auto import Choice, settle
+from psvit.search.auto import Choice, choose, settle
 from psvit.search.config import BudgetConfig, SearchConfig, SearchRunConfig
 
 
@@ -59,3 +60,13 @@ def test_the_table_of_latencies_that_it_was_made_by_is_the_searchs(
     assert settle(config, tmp_path).latency.table == str(tmp_path / "latency.json")
     config.search.latency.table = "mine.json"
     assert settle(config, tmp_path).latency.table == "mine.json"
+
+
+def test_exhaustive_search_is_taken_where_time_allows(supernet_run: Path, tmp_path: Path) -> None:
+    settings = SearchConfig(budget=BudgetConfig("3.5M"))
+    config = SearchRunConfig(out=str(tmp_path / "search"), supernet=str(supernet_run), search=settings)
+    choice = choose(config, 60, Path(config.out))
+    assert choice.searcher == "exhaustive"
+    assert re.fullmatch(r"[\d,]+ architectures are within the budget; scoring .* take \d+\.\d minutes", choice.why)
+    assert choose(config, 0, Path(config.out)).searcher == "evolve"
+    assert not Path(config.out).exists()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from psvit.search.budget import Budget
 from psvit.search.config import BudgetConfig
-from psvit.search.latency import Conditions, LatencyTable
+from psvit.search.latency import Checked, Conditions, LatencyTable
 from psvit.supernet.space import SearchSpace
 from psvit.units import Band
 from psvit.zoo import SPACES
@@ -36,6 +38,27 @@ def test_a_budget_is_read_and_shown(
     budget = Budget.parse(BudgetConfig(flops, params))
     assert budget == Budget(Band.parse(flops), Band.parse(params))
     assert (str(budget), budget.to_json()) == (text, json)
+    assert Budget.from_json(json) == budget
+
+
+def test_a_latency_is_recorded_with_what_it_means() -> None:
+    checked = replace(TABLE, check=(Checked("B-B-B", 99, 100),))
+    budget = Budget(Band(1, 2), latency=Band(None, 600_000), table=checked)
+    assert Budget.from_json(budget.to_json()) == replace(budget, table=TABLE)  # its check does not matter
+    record = budget.to_json()
+    for change, message in (
+        ({"latency": None}, r"^\$\.budget\.latency: is None; it must be a list$"),
+        (
+            {"latency_table": {"format": "psvit-arch", "version": 1}},
+            r"^\$\.budget\.latency_table\.format: is 'psvit-arch'",
+        ),
+        ({"time": 1}, r"^\$\.budget\.time: unknown key"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Budget.from_json(record | change, "$.budget")
+    del record["latency_table"]
+    with pytest.raises(ValueError, match=r"^\$\.latency_table: is missing$"):
+        Budget.from_json(record)
 
 
 def test_a_budget_binds_in_both_costs() -> None:
@@ -83,7 +106,7 @@ def test_a_latency_is_read_and_shown(text: str, shown: str, json: list[int | Non
     assert str(budget) == f"FLOPs at most 1.3 G and {shown}"
     written = budget.to_json()
     assert written["latency"] == json
-    assert written["latency_table"]["device"] == "Abacus 1"
+    assert written["latency_table"]["conditions"]["device"] == "Abacus 1"
     assert written["latency_table"]["basic"] == [200_000, 150_000, 120_000]
 
 

@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 NUMBER = int(os.environ.get("PSVIT_ARCHITECTURES", "30"))  # 500 for the whole proof
 
 
-def make(name: str, images: int = 60, cells: int = 6, **options: object) -> tuple[Evaluator, Supernet, Pixels]:
+def make(name: str, num_images: int = 60, cells: int = 6, **options: object) -> tuple[Evaluator, Supernet, Pixels]:
     """An evaluator on digits of a supernet with random weights, large enough that architectures differ."""
     space = SearchSpace(SPACES[name], cells)
     torch.manual_seed(0)
@@ -41,7 +41,7 @@ def make(name: str, images: int = 60, cells: int = 6, **options: object) -> tupl
     for weight in supernet.parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=0.08)
-    pixels = Pixels(open_data(DataConfig()), "search", space.spec.image_size, images, 0)
+    pixels = Pixels(open_data(DataConfig()), "search", space.spec.image_size, num_images, 0)
     return Evaluator(supernet, space, pixels, CPU, **options), supernet, pixels  # type: ignore[arg-type]
 
 
@@ -71,8 +71,8 @@ def assert_equal(scores: list[Score], expected: list[Score]) -> None:
     ids=["plain", "batches", "no memory", "little memory"],
 )
 def test_scores_are_those_of_one_by_one(name: str, options: dict[str, int]) -> None:
-    images, architectures = (8 if options.get("memory") == 1 else 60), drawn(name, NUMBER)
-    evaluator, supernet, pixels = make(name, images, **options)
+    num_images, architectures = (8 if options.get("memory") == 1 else 60), drawn(name, NUMBER)
+    evaluator, supernet, pixels = make(name, num_images, **options)
     scores = evaluator(architectures)
     assert_equal(scores, one_by_one(supernet, pixels, architectures))
     assert len({score.top1 for score in scores}) > 2
@@ -116,7 +116,7 @@ def test_a_score_on_placements_is_the_mean_over_them() -> None:
 def test_each_node_of_the_tree_is_computed_once() -> None:
     """Multiply-adds that are run are those of the tree, not of the sum of the networks."""
     architectures = drawn("2d_mini_4", 200)
-    evaluator, supernet, _ = make("2d_mini_4", images=2)
+    evaluator, supernet, _ = make("2d_mini_4", num_images=2)
     assert count_flops(evaluator, architectures) == 2 * evaluator.flops(architectures)
     alone = sum(SearchSpace(supernet.spec).cost(architecture).flops for architecture in architectures)
     assert evaluator.flops(architectures) < alone / 2
@@ -149,7 +149,7 @@ def test_out_of_memory_is_answered_by_less_at_a_time(
     monkeypatch.setattr(Walker, "_walk", scarce)
     assert_equal(evaluator(architectures), one_by_one(supernet, pixels, architectures))
     assert capsys.readouterr().err.count("note: out of memory") == times
-    sizes = [evaluator._walk._bytes(plan.images, plan.nodes, 30) for plan in plans[: times + 1]]
+    sizes = [evaluator._walk._bytes(plan.num_images, plan.nodes, 30) for plan in plans[: times + 1]]
     assert all(after <= before / 2 for before, after in pairwise(sizes))
 
 
@@ -182,7 +182,7 @@ from tests.search.test_evaluator import make
 torch.set_num_threads(1)
 processes = Processes.from_environment()
 with processes.group(torch.device("cpu"), {}):
-    evaluator, _, _ = make("2d_mini_4", processes=processes, images=60, batch_size=int(sys.argv[2]))
+    evaluator, _, _ = make("2d_mini_4", processes=processes, num_images=60, batch_size=int(sys.argv[2]))
     if not processes.main:
         evaluator.follow()
     else:
@@ -207,7 +207,7 @@ def test_two_processes_give_the_same(batch_size: int, tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("SCORES")]
-    evaluator, _, _ = make("2d_mini_4", images=60, batch_size=batch_size)
+    evaluator, _, _ = make("2d_mini_4", num_images=60, batch_size=batch_size)
     for part, (correct, loss) in zip((architectures, architectures[:3]), json.loads(line[6:]), strict=True):
         expected = evaluator.outcomes(part, range(60))
         assert np.array_equal(correct, expected.correct)

@@ -22,7 +22,7 @@ def random_frame(seed: int, trials: int = 150) -> pd.DataFrame:
             "params": rng.integers(1, 40, trials),
             "latency": rng.integers(1, 40, trials),
             "loss": rng.choice([0.5, 0.25, 0.125], trials),
-            "images": rng.choice([100, 50], trials, p=[0.9, 0.1]),
+            "num_images": rng.choice([100, 50], trials, p=[0.9, 0.1]),
         }
     )
     frame["top1"] = ((frame["flops"] + frame["params"] + rng.integers(0, 60, trials)) // 8) / 20
@@ -35,7 +35,7 @@ def brute_force(frame: pd.DataFrame, costs: list[str]) -> set[str]:
     trials = [
         trial for trial in frame.to_dict("records") if not math.isnan(trial["loss"]) and not math.isnan(trial["top1"])
     ]
-    trials = [trial for trial in trials if trial["images"] == max(t["images"] for t in trials)]
+    trials = [trial for trial in trials if trial["num_images"] == max(t["num_images"] for t in trials)]
 
     def makes_needless(other: dict, trial: dict) -> bool:
         scores = (other["top1"], -other["loss"]), (trial["top1"], -trial["loss"])
@@ -79,7 +79,7 @@ def test_only_the_largest_number_of_images_counts() -> None:
             "flops": [1, 2, 3, 4],
             "top1": [0.99, 0.8, 0.9, math.nan],
             "loss": [0.1, 0.5, 0.4, math.nan],
-            "images": [50, 100, 100, 200],  # the last one failed
+            "num_images": [50, 100, 100, 200],  # the last one failed
         }
     )
     assert list(pareto_front(frame)["layers"]) == ["BB-B", "BB-BB"]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import random
-from itertools import permutations
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from psvit.arch import Architecture
-from psvit.search.history import COLUMNS, History, Trial
+from psvit.arch import Architecture, CellPath
+from psvit.search.budget import Budget
+from psvit.search.history import History, HistoryRecord
+from psvit.search.tables import HISTORY
+from psvit.search.trial import Trial
+from psvit.units import Band
+from tests.search.builders import history_record
 
-IDENTITY: dict[str, Any] = {"supernet": "ab12", "seed": 0, "budget": {"flops": [None, 1000], "params": [None, None]}}
+RECORD = history_record(seed=0, budget=Budget(Band(None, 1000)))
 
 
 def trial(layers: str, top1: float, loss: float = 1.0, flops: int = 100) -> Trial:
@@ -39,12 +45,12 @@ def test_floats_survive_exactly(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", range(1, 24))
 def test_a_line_cut_short_is_dropped_and_mended(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "history.csv"
-    History(path, IDENTITY).append(TRIALS)
+    History(path, RECORD).append(TRIALS)
     whole = path.read_bytes()
     last = len(whole.splitlines(keepends=True)[-1])
     assert cut < last
     path.write_bytes(whole[: len(whole) - last + cut])
-    history = History(path, IDENTITY)
+    history = History(path, RECORD)
     assert history.trials == TRIALS[:2]
     history.append(TRIALS[2:])
     assert path.read_bytes() == whole
@@ -54,7 +60,7 @@ def test_only_appending_touches_the_file(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     assert len(History(path)) == 0
     assert not path.exists()
-    History(path, IDENTITY).append(TRIALS)
+    History(path, RECORD).append(TRIALS)
     with open(path, "a") as file:
         file.write("4," + "B" * 100)  # longer than the line that will take its place
     before = path.read_bytes()
@@ -68,7 +74,7 @@ def test_only_appending_touches_the_file(tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "history.csv"
-    history = History(path, IDENTITY)
+    history = History(path, RECORD)
     history.append(TRIALS[:1])
 
     def full(_: int) -> None:
@@ -85,38 +91,92 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_another_search_is_refused_and_the_difference_named(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
-    History(path, IDENTITY | {"seed": 7})  # nothing was scored: nothing to protect
-    History(path, IDENTITY).append(TRIALS)
-    assert History(path, IDENTITY).trials == TRIALS
+    History(path, replace(RECORD, seed=7))  # nothing was scored: nothing to protect
+    History(path, RECORD).append(TRIALS)
+    assert History(path, RECORD).trials == TRIALS
     before = path.read_bytes()
-    other = IDENTITY | {"seed": 1, "budget": {"flops": [None, 2000], "params": (None, None)}}
     with pytest.raises(ValueError, match="scores of another search") as refusal:
-        History(path, other)
+        History(path, replace(RECORD, seed=1, budget=Budget(Band(None, 2000))))
     message = str(refusal.value)
     for part in ("seed was 0", "1", "budget.flops was [None, 1000]", "[None, 2000]", "name=", "out="):
         assert part in message
     assert "params" not in message
     assert "supernet" not in message
-    with pytest.raises(ValueError, match="split was not set"):
-        History(path, IDENTITY | {"split": "x"})
-    with pytest.raises(ValueError, match="supernet was ab12"):
-        History(path, {key: value for key, value in IDENTITY.items() if key != "supernet"})
+    with pytest.raises(ValueError, match="equal_to was None and is B-B"):
+        History(path, replace(RECORD, equal_to="B-B"))
+    with pytest.raises(ValueError, match=r"space\.spec\.widths was"):
+        History(path, replace(RECORD, space=replace(RECORD.space, spec=replace(RECORD.space.spec, widths=(8, 16, 48)))))
     assert path.read_bytes() == before
+
+
+def test_scores_without_a_record_are_of_no_known_search(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    History(path, RECORD).append(TRIALS)
     path.with_suffix(".json").unlink()
-    with pytest.raises(ValueError, match="does not tell of what search"):
-        History(path, IDENTITY)
+    with pytest.raises(ValueError, match=r"history\.json: there is no such file; use another name= or out="):
+        History(path, RECORD)
+    path.with_suffix(".json").write_text('{"supernet_sha256": "ab", "seed": 0}')  # as they were before formats
+    with pytest.raises(ValueError, match=r"history\.json: \$\.format: is missing; use another name= or out="):
+        History(path, RECORD)
+
+
+def test_a_record_survives_its_file(tmp_path: Path) -> None:
+    RECORD.save(tmp_path / "history.json")
+    assert HistoryRecord.load(tmp_path / "history.json") == RECORD
+    document = json.loads((tmp_path / "history.json").read_text())
+    assert (document["format"], document["version"]) == ("psvit-history", 1)
+    assert document["budget"] == {"flops": [None, 1000], "params": [None, None]}
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        ("format", "psvit-arch", r'\$\.format: is \'psvit-arch\'; it must be "psvit-history"; use another name='),
+        ("version", 2, r"\$\.version: is 2; this program reads version 1: update psvit-search$"),
+        ("seed", "0", r"\$\.seed: is '0'; it must be a whole number; use another name="),
+        ("space/spec/widths/1", 16.5, r"\$\.space\.spec\.widths\[1\]: is 16\.5; it must be a whole number"),
+        ("space/spec/heads", [1, 2, 5], r"\$\.space\.spec: .*24.*5"),
+        ("space/cells", 0, r"\$\.space: cells is 0"),
+        ("budget/flops", [5, 3], r"\$\.budget\.flops: the band 5\.\.3 is upside down"),
+        ("budget/flops", [5], r"\$\.budget\.flops: has 1 values; it must have 2"),
+        ("budget/latency", [5, 6], r"\$\.budget\.latency_table: is missing"),
+        ("surprise", 1, r"\$\.surprise: unknown key; known are budget, "),
+    ],
+)
+def test_a_damaged_record_is_refused_by_its_place(tmp_path: Path, where: str, value: Any, message: str) -> None:
+    path = tmp_path / "history.json"
+    document: Any = RECORD.to_json()
+    *parents, last = [int(key) if key.isdigit() else key for key in where.split("/")]
+    item = document
+    for key in parents:
+        item = item[key]
+    item[last] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=message) as refusal:
+        HistoryRecord.load(path)
+    assert str(refusal.value).startswith(f"{path}: ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_provenance_is_that_of_the_search() -> None:
+    architecture = Architecture.parse("BS-B-BBS")
+    provenance = RECORD.provenance(architecture, 0.5, 1.25, 7)
+    assert provenance["path"] == str(CellPath.canonical(architecture, 3))
+    assert (provenance["score"], provenance["scored"]) == ({"top1": 0.5, "loss": 1.25}, 7)
+    assert (provenance["seed"], provenance["searcher"]) == (0, "random")
+    assert provenance["budget"] == {"flops": [None, 1000], "params": [None, None]}
 
 
 def test_two_histories_share_a_folder(tmp_path: Path) -> None:
-    for name, identity in (("history", IDENTITY), ("baseline", {"equal_to": "B-B"})):
-        History(tmp_path / f"{name}.csv", identity).append(TRIALS)
-    assert len(History(tmp_path / "history.csv", IDENTITY)) == len(TRIALS)
+    for name, record in (("history", RECORD), ("baseline", replace(RECORD, equal_to="B-B"))):
+        History(tmp_path / f"{name}.csv", record).append(TRIALS)
+    assert len(History(tmp_path / "history.csv", RECORD)) == len(TRIALS)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("number,layers", "no,layers", "is no search history"),
+        ("number,layers", "no,layers", "is no search history: its first line must be number,layers,.*num_images"),
         ("2,BS-B", "3,BS-B", "line 3: number 3 stands where 2 should"),
         ("BS-B", "SS-B", "line 3: stage 1, cell 1"),
         ("0.5", "half", "line 2: could not convert"),
@@ -131,31 +191,19 @@ def test_a_changed_file_is_refused(tmp_path: Path, old: str, new: str, message: 
         History(path)
 
 
-def test_the_best_is_decided_by_value_not_by_order(tmp_path: Path) -> None:
-    ranking = [
-        trial("BB-B", 0.9, 2.0),
-        trial("BS-B", 0.8, 0.5, flops=300),
-        trial("B-BS", 0.8, 0.7, flops=100),
-        trial("B-BB", 0.8, 0.7, flops=200),
-        trial("BB-BB", 0.8, 0.7, flops=200),
-        trial("BS-BS", math.nan, math.nan, flops=1),
-        trial("BSS-BS", 1.0, math.nan, flops=2),
-    ]
-    for number, order in enumerate(permutations(ranking)):
-        if number % 97 == 0:
-            assert sorted(order, key=lambda t: t.sort_key) == ranking
+def test_the_best_has_a_score(tmp_path: Path) -> None:
     history = History(tmp_path / "history.csv")
     assert history.best() is None
-    history.append(ranking[5:])
+    history.append([trial("BS-BS", math.nan, math.nan), trial("BSS-BS", 1.0, math.nan)])
     assert history.best() is None
-    history.append(ranking[:5])
-    assert history.best() == History(tmp_path / "history.csv").best() == ranking[0]
+    history.append([*TRIALS, trial("BB-BB", 1.0, 0.5)])
+    assert history.best() == History(tmp_path / "history.csv").best() == TRIALS[2]
 
 
 def test_frame_is_the_file(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     history = History(path)
-    assert list(history.frame().columns) == list(COLUMNS)
+    assert list(history.frame().columns) == list(HISTORY.columns)
     history.append([*TRIALS, trial("BS-BS", math.nan, math.nan)])
     read = pd.read_csv(path, converters={"top1": float, "loss": float})
     pd.testing.assert_frame_equal(history.frame(), read, check_exact=True, check_dtype=False)

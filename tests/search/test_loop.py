@@ -6,26 +6,26 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from psvit.arch import Architecture, NetworkSpec
-from psvit.search.evolution import Evolution
-from psvit.search.history import History, Trial
+from psvit.search.history import History
 from psvit.search.loop import run_search
 from psvit.search.random_search import RandomSearch
 from psvit.search.searcher import Searcher
+from psvit.search.searchers import SEARCHERS
+from psvit.search.trial import Trial
 from psvit.supernet.space import SearchSpace
 from psvit.units import Band
+from tests.search.builders import history_record
+from tests.search.test_searchers import maker
 
 SPACE = SearchSpace(NetworkSpec("2d", (16, 16), 4, (8, 16, 24), (1, 2, 3), 5), cells=3)
 ALLOWED = SPACE.within(Band(high=SPACE.cost(Architecture.parse("BB-BB-BB")).flops))
-IDENTITY = {"seed": 0}
-MAKERS = {
-    "random": lambda: RandomSearch(ALLOWED, 0),
-    "evolution": lambda: Evolution(ALLOWED, 0, population=20, parents=5),
-}
+MAKERS = {name: partial(maker(kind, population=20, parents=5), ALLOWED, 0) for name, kind in SEARCHERS.items()}
 
 searchers = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 Make = Callable[[], Searcher]
@@ -53,7 +53,7 @@ class Scorer:
 
 
 def search(make: Make, folder: Path, scorer: Scorer, trials: int = 55) -> History:
-    history = History(folder / "history.csv", IDENTITY)
+    history = History(folder / "history.csv", history_record())
     run_search(make(), scorer, SPACE, history, 9, trials, batch=20, chunk=7)
     return history
 
@@ -141,7 +141,7 @@ def test_a_history_of_another_searcher_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"history.csv does not hold what this search asks for in trials 1 to 20: .*out="
     ):
-        search(MAKERS["evolution"], tmp_path, Scorer(killed_at=1))
+        search(MAKERS["evolve"], tmp_path, Scorer(killed_at=1))
     assert history.path.read_bytes() == before
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks.evolution_vs_random import Interactions
 from psvit.arch import Architecture
-from psvit.search.history import Trial
 from psvit.search.nsga2 import Nsga2, crowding_distance, non_dominated_sort, survivors, tournament
 from psvit.search.random_search import RandomSearch
 from psvit.search.searcher import Searcher
+from psvit.search.trial import Trial
 from psvit.supernet.space import SearchSpace
 from psvit.units import Band
 from psvit.zoo import SPACES

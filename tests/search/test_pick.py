@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +22,32 @@ from psvit.archfile import load_arch
 from psvit.cli.main import main
 from psvit.search.budget import Budget
 from psvit.search.config import BudgetConfig, PickConfig
-from psvit.search.history import History, Trial
-from psvit.search.latency import Conditions, LatencyTable, save_latency
+from psvit.search.history import History
+from psvit.search.latency import Conditions, LatencyTable
 from psvit.search.pick import amounts, choose, pick, read_scored
+from psvit.search.trial import Trial
 from psvit.supernet.space import SearchSpace
+from tests.search.builders import history_record
 
 SPEC = NetworkSpec("2d", (16, 16), 4, (8, 16, 24), (1, 2, 3), 5, name="small")
 SPACE = SearchSpace(SPEC, cells=3)
 MEMBERS = list(SPACE.within())  # 343
 FLOPS = sorted(SPACE.cost(member).flops for member in MEMBERS)
 LOW, HIGH = FLOPS[100], FLOPS[250]
-IDENTITY: dict[str, Any] = {
-    "supernet_sha256": "ab" * 32,
-    "space": asdict(SPEC) | {"cells": 3},
-    "search_split": {"dataset": "digits", "images": 200},
-    "placements": 0,
-    "seed": 5,
-    "budget": Budget().to_json(),
-    "searcher": "random",
-}
+RECORD = history_record(space=SPACE)
 TABLE = LatencyTable(Conditions("cpu", 1, 1, "fp32", "2.6", SPEC), 1000, (500, 700, 900), (300, 200, 400))
 
 
-def trial(architecture: Architecture, images: int = 200, failed: bool = False) -> Trial:
+def trial(architecture: Architecture, num_images: int = 200, failed: bool = False) -> Trial:
     """A score with many ties in top-1."""
-    digest = hashlib.sha256(f"{architecture}{images}".encode()).digest()
+    digest = hashlib.sha256(f"{architecture}{num_images}".encode()).digest()
     cost = SPACE.cost(architecture)
-    top1 = math.nan if failed else (digest[0] // 16 * images // 20) / images
-    return Trial(architecture, cost.flops, cost.params, top1, digest[1] / 256, images, 0)
+    top1 = math.nan if failed else (digest[0] // 16 * num_images // 20) / num_images
+    return Trial(architecture, cost.flops, cost.params, top1, digest[1] / 256, num_images, 0)
 
 
-def write_search(folder: Path, trials: list[Trial], **identity: Any) -> list[Trial]:
-    History(folder / "history.csv", IDENTITY | identity).append(trials)
+def write_search(folder: Path, trials: list[Trial], **changes: Any) -> list[Trial]:
+    History(folder / "history.csv", replace(RECORD, **changes)).append(trials)
     return trials
 
 
@@ -122,17 +116,17 @@ def test_what_failed_was_not_scored(tmp_path: Path) -> None:
 
 
 def test_scores_on_fewer_images_come_behind(tmp_path: Path) -> None:
-    write_search(tmp_path, [trial(member, images=200 if i % 20 == 0 else 40) for i, member in enumerate(MEMBERS)])
+    write_search(tmp_path, [trial(member, num_images=200 if i % 20 == 0 else 40) for i, member in enumerate(MEMBERS)])
     answer = choose(read_scored(tmp_path), budget())
-    images = answer.ranked["images"].tolist()
-    assert images == [200] * 18 + [40] * 325
+    num_images = answer.ranked["num_images"].tolist()
+    assert num_images == [200] * 18 + [40] * 325
     assert not answer.complete
     assert str(answer) == "all 343 architectures within this budget were scored, 325 of them on fewer images"
 
 
 def test_searches_are_put_together(tmp_path: Path) -> None:
     write_search(tmp_path / "b", [trial(member) for member in MEMBERS[:30]], seed=1)
-    write_search(tmp_path / "a/0", [trial(member, images=40) for member in MEMBERS[20:60]], searcher="evolve")
+    write_search(tmp_path / "a/0", [trial(member, num_images=40) for member in MEMBERS[20:60]], searcher="evolve")
     (tmp_path / "c").mkdir()
     shutil.copy(tmp_path / "b/history.csv", tmp_path / "c/history.csv")  # of no known search
     scored = read_scored(tmp_path)
@@ -141,9 +135,9 @@ def test_searches_are_put_together(tmp_path: Path) -> None:
     rows = scored.frame.set_index("layers")
     assert set(rows.index) == set(map(str, MEMBERS[:60]))
     for number, member in enumerate(MEMBERS[:60]):
-        expected = trial(member) if number < 30 else trial(member, images=40)
+        expected = trial(member) if number < 30 else trial(member, num_images=40)
         row = rows.loc[str(member)]
-        assert (row["top1"], row["images"]) == (expected.top1, expected.images)
+        assert (row["top1"], row["num_images"]) == (expected.top1, expected.num_images)
         assert row["search"] == ("b" if number < 30 else "a/0")
 
 
@@ -151,14 +145,14 @@ def test_searches_are_put_together(tmp_path: Path) -> None:
     ("key", "value"),
     [
         ("supernet_sha256", "cd" * 32),
-        ("space", asdict(SPEC) | {"cells": 4}),
+        ("space", replace(SPACE, cells=4)),
         ("search_split", {"dataset": "digits", "images": 300}),
         ("placements", 2),
     ],
 )
 def test_searches_of_different_supernets_are_refused(tmp_path: Path, key: str, value: Any) -> None:
-    for name, identity in (("a", {}), ("b", {key: value}), ("c", {})):
-        write_search(tmp_path / name, [trial(MEMBERS[0])], **identity)
+    for name, changes in (("a", {}), ("b", {key: value}), ("c", {})):
+        write_search(tmp_path / name, [trial(MEMBERS[0])], **changes)
     with pytest.raises(ValueError, match=rf"a, c; against b \({key}") as refusal:
         read_scored(tmp_path)
     assert f"pick {tmp_path / 'a'}" in str(refusal.value)
@@ -171,8 +165,8 @@ def test_searches_of_different_supernets_are_refused(tmp_path: Path, key: str, v
 def test_it_says_what_the_searches_allowed(tmp_path: Path) -> None:
     """Unless one of them allowed every architecture that is within the budget."""
     low, middle = budget(flops=f"{LOW}"), budget(flops=f"{LOW}..{HIGH}")
-    write_search(tmp_path / "a", [trial(MEMBERS[-1])], budget=low.to_json())
-    write_search(tmp_path / "b", [trial(m) for m in MEMBERS if SPACE.cost(m).flops == HIGH], budget=middle.to_json())
+    write_search(tmp_path / "a", [trial(MEMBERS[-1])], budget=low)
+    write_search(tmp_path / "b", [trial(m) for m in MEMBERS if SPACE.cost(m).flops == HIGH], budget=middle)
     scored = read_scored(tmp_path)
     above = next(flops for flops in FLOPS if flops > HIGH)
     for config in ({"flops": f"{LOW}..{HIGH}"}, {"flops": f"{LOW}..{above - 1}"}, {"flops": f"{LOW + 1}..{HIGH}"}):
@@ -185,7 +179,7 @@ def test_it_says_what_the_searches_allowed(tmp_path: Path) -> None:
 def test_a_search_within_a_latency_says_so(tmp_path: Path) -> None:
     limits = budget(latency="5us")
     inside = [member for member in MEMBERS if TABLE.predict(member) <= 5000]
-    write_search(tmp_path, [trial(member) for member in inside[1:]], budget=limits.to_json())
+    write_search(tmp_path, [trial(member) for member in inside[1:]], budget=limits)
     assert choose(read_scored(tmp_path), limits).note is None
     assert choose(read_scored(tmp_path), budget(latency="4us")).note is None
     beyond = choose(read_scored(tmp_path), budget(latency="6us"))
@@ -237,11 +231,11 @@ def test_a_damaged_history_is_refused(tmp_path: Path, old: str | None, new: str)
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("record", ["{", "[]", "{}", json.dumps(IDENTITY | {"space": {"kind": "2d"}})])
+@pytest.mark.parametrize("record", ["{", "[]", "{}", json.dumps(RECORD.to_json() | {"space": {"cells": 3}})])
 def test_a_damaged_record_is_refused(tmp_path: Path, record: str) -> None:
     write_search(tmp_path, [trial(MEMBERS[0])])
     (tmp_path / "history.json").write_text(record)
-    with pytest.raises(ValueError, match=r"history\.json d"):
+    with pytest.raises(ValueError, match=r"history\.json: .*; use another name= or out=, or move this folder away"):
         read_scored(tmp_path)
 
 
@@ -263,7 +257,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "runs/default"
     write_search(folder / "random", [trial(member) for member in MEMBERS[:200]])
     write_search(folder / "evolve", [trial(member) for member in MEMBERS[150:300]], searcher="evolve", seed=9)
-    save_latency(folder / "latency.json", TABLE)
+    TABLE.save(folder / "latency.json")
     return folder
 
 
@@ -309,7 +303,7 @@ def test_save_writes_the_best(project: Path, limits: dict[str, str]) -> None:
     assert arch.provenance is not None
     assert arch.provenance["score"] == {"top1": best["top1"], "loss": best["loss"]}
     assert arch.provenance["budget"] == json.loads(json.dumps(budget(**limits).to_json()))
-    assert arch.provenance["supernet_sha256"] == IDENTITY["supernet_sha256"]
+    assert arch.provenance["supernet_sha256"] == RECORD.supernet_sha256
     assert arch.provenance["scored"] == 300
     assert (arch.provenance["searcher"], arch.provenance["seed"]) == (
         ("evolve", 9) if best["search"] == "evolve" else ("random", 5)
@@ -327,7 +321,7 @@ def test_save_writes_the_best(project: Path, limits: dict[str, str]) -> None:
 )
 def test_faults(project: Path, settings: dict[str, str], words: list[str]) -> None:
     other = replace(SPEC, widths=(8, 16, 48))
-    save_latency(Path("other.json"), replace(TABLE, conditions=replace(TABLE.conditions, network=other)))
+    replace(TABLE, conditions=replace(TABLE.conditions, network=other)).save(Path("other.json"))
     limits = BudgetConfig(latency="5us")
     with pytest.raises(ValueError, match=words[0]) as refusal:
         pick(PickConfig(**{"run": str(project), "budget": limits, **settings}))

@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from psvit.figures import save_figure
-from psvit.search.plots import draw_progress, draw_scores
+from psvit.search.correlation import correlations
+from psvit.search.plots import draw_progress, draw_rank, draw_scores
 from psvit.units import Band
+from tests.search.test_correlation import table
 
 LETTERS = ["B", "BS", "BB", "BSS", "BSB", "BBS", "BBB"]
 
@@ -21,7 +23,7 @@ def history(trials=40, seed=0):
     flops = rng.integers(2_000_000, 8_000_000, trials)
     top1 = 0.9 + 0.01 * flops / 8e6 + rng.normal(0, 0.005, trials)
     frame = pd.DataFrame({"number": np.arange(1, trials + 1), "layers": layers, "flops": flops, "params": flops // 40})
-    return frame.assign(top1=top1, loss=1 - top1, images=100, generation=np.arange(trials) // 10)
+    return frame.assign(top1=top1, loss=1 - top1, num_images=100, generation=np.arange(trials) // 10)
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_every_trial_is_a_point_in_its_generation_s_colour(tmp_path, drawn):
     points = drawn[0].axes[0].collections[0]
     np.testing.assert_allclose(points.get_offsets(), frame[["flops", "top1"]] / [1e6, 1])
     np.testing.assert_array_equal(points.get_array(), frame["generation"])
-    assert drawn[0].axes[0].get_xlabel() == "FLOPs (M multiply-adds an image)"
+    assert drawn[0].axes[0].get_xlabel() == "FLOPs (M multiply-adds per image)"
     assert drawn[0].axes[0].get_title(loc="left") == "2d_mini_4: 40 architectures scored"
 
 
@@ -160,6 +162,34 @@ def test_progress_is_the_best_so_far(tmp_path, drawn):
         np.testing.assert_array_equal(line(ax, name).get_ydata(), best)
         np.testing.assert_array_equal(line(ax, name).get_xdata(), np.arange(1, len(scores) + 1))
         assert f"{name}: {best[-1]:.2%} after {len(scores)}" in legend(drawn[0])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", ["some", "equal", "same inherited", "one", "none"])
+def test_a_ranking_is_drawn(tmp_path, written, case):
+    frame = {
+        "some": table([0.7, 0.8, 0.9, 0.9, 0.9], [0.8, 0.85, 0.95, 0.95, 0.9]),
+        "equal": table([0.7] * 4, [0.8] * 4),
+        "same inherited": table([0.7] * 3, [0.8, 0.9, 0.95]),
+        "one": table([0.7, np.nan], [0.8, 0.9]),
+        "none": table([np.nan], [0.8]),
+    }[case]
+    figures = correlations(frame, 0)
+    draw_rank(frame, figures, tmp_path / "rank.png", "$space$")
+    check_png(tmp_path / "rank.png")
+    ax = written[0].axes[0]
+    title = ax.get_title(loc="left")
+    count = int(frame["inherited_top1"].notna().sum())
+    assert title.startswith(f"$space$: {count} network")
+    value = figures.top1.tau.value
+    assert title.endswith("undefined" if value is None else f"tau {value:.2f} (-1.00 to 1.00)") or case == "some"
+    if count:
+        points = np.asarray(ax.collections[0].get_offsets())
+        known = frame.dropna()
+        assert len({tuple(point) for point in points}) == count  # each is to be seen
+        np.testing.assert_array_equal(points[:, 1], known["standalone_top1"])
+        np.testing.assert_allclose(points[:, 0], known["inherited_top1"], atol=0.01)
+        np.testing.assert_allclose(ax.collections[0].get_array(), known["flops"] / 1000)
 
 
 def test_no_search_at_all(tmp_path):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tests.hold import HANG, Hold
 
@@ -36,6 +37,7 @@ def process_of_rank(rank: int, parent: int) -> int:
     raise AssertionError(f"no process of rank {rank}")
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_stops_all_and_the_same_command_goes_on(supernet_run: Path, tmp_path: Path) -> None:
     def arguments(out: str) -> list[str]:
         return [*SEARCH, f"supernet={supernet_run}", f"out={tmp_path / out}"]
@@ -60,7 +62,7 @@ def test_a_rank_that_dies_stops_all_and_the_same_command_goes_on(supernet_run: P
     output, _ = again.communicate(timeout=HANG)
     assert again.returncode == 0, output
     found = pd.read_csv(history)
-    same = ["number", "layers", "flops", "params", "top1", "images", "generation"]
+    same = ["number", "layers", "flops", "params", "top1", "num_images", "generation"]
     pd.testing.assert_frame_equal(found[same], expected[same])
     assert (found["loss"] - expected["loss"]).abs().max() < 1e-5
 

@@ -4,7 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,16 +17,21 @@ from scipy.stats import binomtest
 from psvit.arch import Architecture
 from psvit.cli.main import main
 from psvit.run.files import sha256
+from psvit.search.budget import Budget
 from psvit.search.config import BudgetConfig, ReportConfig, SearchConfig, SearchRunConfig
+from psvit.search.correlation import correlations
 from psvit.search.front import pareto_front
-from psvit.search.history import History, Trial
+from psvit.search.history import History, HistoryRecord
 from psvit.search.latency import Conditions, LatencyTable
-from psvit.search.rank import correlations
+from psvit.search.records import RaceRecord, RankRecord, Round, SearchRecord
 from psvit.search.report import report, report_search
-from psvit.search.trust import top_table
+from psvit.search.tables import FRONT, TOP
+from psvit.search.trial import Trial
+from psvit.search.trust import Gain, top_table
 from psvit.supernet.space import SearchSpace
 from psvit.units import Band
 from psvit.zoo import SPACES
+from tests.search.builders import history_record
 
 SPACE = SearchSpace(SPACES["2d_mini_4"])
 WINNER = "BS-BSS-BBS"
@@ -65,23 +70,44 @@ class Page(HTMLParser):
             self.text += data
 
 
-def trial(layers: str, top1: float, loss: float, images: int = 90) -> Trial:
+RECORD = history_record(
+    supernet_sha256="5upe7ne7",
+    space=SPACE,
+    search_split={"dataset": "digits", "seed": 0, "fraction": 0.1, "images": 90, "sha256": "5p117"},
+    num_images=90,
+    seed=3,
+    budget=Budget(Band(high=4_000_000)),
+)
+
+
+def trial(layers: str, top1: float, loss: float, num_images: int = 90) -> Trial:
     architecture = Architecture.parse(layers)
     cost = SPACE.cost(architecture)
-    return Trial(architecture, cost.flops, cost.params, top1, loss, images, generation=0)
+    return Trial(architecture, cost.flops, cost.params, top1, loss, num_images, generation=0)
 
 
-def write_history(path: Path, trials: list[Trial], **more: object) -> None:
-    identity = {
-        "supernet_sha256": "5upe7ne7",
-        "space": asdict(SPACE.spec) | {"cells": SPACE.cells},
-        "search_split": {"dataset": "digits", "seed": 0, "fraction": 0.1, "images": 90, "sha256": "5p117"},
-        "placements": 0,
-        "seed": 3,
-        "budget": {"flops": [None, 4_000_000], "params": [None, None]},
-        "searcher": "random",
-    }
-    History(path, identity | more).append(trials)
+def write_history(path: Path, trials: list[Trial], record: HistoryRecord = RECORD) -> None:
+    History(path, record).append(trials)
+
+
+def write_result(folder: Path) -> None:
+    """A ``result.json``, of which the page takes the winner's layers."""
+    cost = SPACE.cost(Architecture.parse(WINNER))
+    SearchRecord(
+        layers=WINNER,
+        flops=cost.flops,
+        params=cost.params,
+        path="BSIIII-BSSIII-BBSIII",
+        top1=83 / 90,
+        loss=0.25,
+        num_images=90,
+        scored=55,
+        failed=25,
+        gain=Gain(1, 0),
+        comparison="no other architecture of equal cost was scored",
+        search=RECORD,
+        tool="psvit-search 0.1.0",
+    ).save(folder / "result.json")
 
 
 @pytest.fixture
@@ -117,25 +143,16 @@ def whole(bare: Path, trials: list[Trial], config: SearchRunConfig) -> Path:
     best = sorted(scored, key=lambda each: each.sort_key)[:20]
     rng = np.random.default_rng(0)
     correct = rng.random((20, 90)) < np.array([[each.top1] for each in best])
-    top_table(best, correct, rng.random((20, 90)).astype(np.float32), seed=3).to_csv(bare / "top.csv", index=False)
-    pareto_front(History(bare / "history.csv").frame()).to_csv(bare / "front.csv", index=False)
+    TOP.write(bare / "top.csv", top_table(best, correct, rng.random((20, 90)).astype(np.float32), seed=3))
+    FRONT.write(bare / "front.csv", pareto_front(History(bare / "history.csv").frame()))
     write_history(
         bare / f"baseline_{WINNER}.csv",
         [trial("BS-BS-B", 0.88, 0.3), trial("B-BS-BS", 0.93, 0.3), trial("B-B-BSS", 0.86, 0.3)],
     )
-    (bare / "result.json").write_text(json.dumps({"layers": WINNER}))
+    write_result(bare)
     (bare / "command.txt").write_text("psvit-search random --flops 4M seed=3\n")
-    race = {
-        "confidence": 0.95,
-        "k": 1,
-        "rounds": [
-            {"images": 36, "total_images": 36, "architectures": 4450, "kept": 1211},
-            {"images": 54, "total_images": 90, "architectures": 1211, "kept": 1211},
-        ],
-        "madds": {"race": 250_000_000, "full": 1_000_000_000},
-        "image_share": 0.4,
-    }
-    (bare / "race.json").write_text(json.dumps(race))
+    rounds = (Round(36, 36, 4450, 1211), Round(54, 90, 1211, 1211))
+    RaceRecord(0.95, 1, rounds, 250_000_000, 1_000_000_000, 0.4).save(bare / "race.json")
     (bare / "config.yaml").write_text(yaml.safe_dump(asdict(config), sort_keys=False))
     (bare / "versions.json").write_text('{"psvit-search": "0.1.0", "torch": "2.99.9"}')
     for name in ("scores", "progress", "architecture"):
@@ -146,7 +163,8 @@ def whole(bare: Path, trials: list[Trial], config: SearchRunConfig) -> Path:
         folder = bare.parent / rank
         folder.mkdir()
         figures = correlations(frame if rank == "rank" else frame.head(5), seed=0)
-        (folder / "rank.json").write_text(json.dumps({**figures, "how": {"supernet_sha256": supernet}}))
+        inherited = replace(RECORD, supernet_sha256=supernet, searcher="rank")
+        RankRecord(figures, inherited, "runs/supernet", 100, {}, "cpu", {}).save(folder / "rank.json")
         (folder / "rank.png").write_bytes(PNG + rank.encode())
     return bare
 
@@ -192,11 +210,11 @@ def test_what_it_says(whole: Path, config: SearchRunConfig) -> None:
         "250,047",
         f"{within:,} (",
         f"{30:,} ({30 / within:.1%}".replace("%", " %"),
-        f"{best.flops:,} multiply-adds an image",
+        f"{best.flops:,} multiply-adds per image",
         f"{best.params:,}",
         "0.9222",
         "place 2 among 3 random architectures of equal cost (within 2%), whose mean top-1 is 0.8900 and best 0.9300",
-        "fewer than 10 a class",
+        "fewer than 10 per class",
         "4,450 3,239 1,211",
         "250 M multiply-adds instead of 1 G: 75.0 % saved",
         "40.0 % of the images",
@@ -254,7 +272,7 @@ def test_a_history_alone(bare: Path) -> None:
 
 def test_those_dropped_in_a_race_are_not_compared(bare: Path) -> None:
     history = History(bare / "history.csv")
-    history.append([trial("BBB-B-B", 1.0, 0.01, images=36)])
+    history.append([trial("BBB-B-B", 1.0, 0.01, num_images=36)])
     text = " ".join(read(bare).text.split())
     assert f"{WINNER}: FLOPs" in text
     assert "90; 1 architectures were scored on fewer" in text
@@ -271,9 +289,8 @@ def test_a_search_that_has_gone_on(whole: Path) -> None:
 def test_a_budget_of_latency(tmp_path: Path, trials: list[Trial]) -> None:
     conditions = Conditions("<b>GPU</b>", 0, 1, "bf16", "2.99.9", SPACE.spec)
     table = LatencyTable(conditions, 100_000, (70_000, 60_000, 50_000), (40_000, 30_000, 20_000))
-    record = table.to_json() | {"network": asdict(SPACE.spec)}
-    budget = {"flops": [None, None], "params": [None, None], "latency": [None, 600_000], "latency_table": record}
-    write_history(tmp_path / "history.csv", trials, budget=json.loads(json.dumps(budget)))
+    budget = Budget(latency=Band(high=600_000), table=table)
+    write_history(tmp_path / "history.csv", trials, replace(RECORD, budget=budget))
     text = " ".join(read(tmp_path).text.split())
     counts = [
         100_000 + sum(b * 10_000 * (7 - i) + s * 10_000 * (4 - i) for i, (b, s) in enumerate(each.counts))
@@ -293,16 +310,15 @@ def test_nothing_in_a_file_becomes_part_of_the_page(whole: Path) -> None:
     config = yaml.safe_load((whole / "config.yaml").read_text()) | {"name": evil, "supernet": f"</pre>{evil}"}
     (whole / "config.yaml").write_text(yaml.safe_dump(config, width=1000))
     (whole / "versions.json").write_text(json.dumps({"torch": evil}))
-    (whole / "result.json").write_text(json.dumps({"layers": WINNER}))
+    write_result(whole)
     (whole / "command.txt").write_text(f"{evil}\n")
-    identity = json.loads((whole / "history.json").read_text())
-    identity |= {"searcher": evil, "supernet_sha256": evil, "search_split": {evil: evil}, "seed": evil}
-    identity["space"]["name"] = evil
-    (whole / "history.json").write_text(json.dumps(identity))
-    for name in ("top", "front"):
-        table = pd.read_csv(whole / f"{name}.csv")
-        table["layers"] = "<script>-\"'>-<b onclick=x>"
-        table.to_csv(whole / f"{name}.csv", index=False)
+    space = replace(SPACE, spec=replace(SPACE.spec, name=evil))
+    record = replace(RECORD, searcher=evil, supernet_sha256=evil, search_split={evil: evil}, space=space)
+    record.save(whole / "history.json")
+    for name, table in (("top", TOP), ("front", FRONT)):
+        table.write(
+            whole / f"{name}.csv", table.read(whole / f"{name}.csv").assign(layers="<script>-\"'>-<b onclick=x>")
+        )
     page = read(whole)
     assert "script" not in page.tags
     assert not [key for _, key, _ in page.attributes if key.startswith("on")]
@@ -317,6 +333,36 @@ def test_a_search_that_no_command_has_started(whole: Path) -> None:
     assert "psvit-search random" not in text
     assert "Command:" not in text
     assert "not there yet" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("result.json", "{", "result.json: cannot be read as JSON .*; start the same search again to write it anew"),
+        ("result.json", '{"layers": "B-B-B"}', r"result.json: \$\.format: is missing; start the same search again"),
+        (
+            "race.json",
+            '{"format": "psvit-race", "version": 9}',
+            r"race.json: \$\.version: is 9; .*: update psvit-search",
+        ),
+        ("history.json", "[]", r"history.json: \$: is \[\]; it must be an object; use another name= or out="),
+        ("versions.json", "[]", r"versions.json: \$: is \[\]; it must be an object; start the same search again"),
+        ("top.csv", "place,layers\n1,B-B-B\n", "top.csv is no table of the best: its first line must be place,layers,"),
+        ("front.csv", "", r"front.csv is no Pareto front \(.*\); start the same search again"),
+    ],
+)
+def test_a_damaged_file_is_named(whole: Path, name: str, content: str, message: str) -> None:
+    (whole / name).write_text(content)
+    with pytest.raises(ValueError, match=message) as refusal:
+        report(whole)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_damaged_ranking_beside_it_is_named_on_the_page(whole: Path) -> None:
+    (whole.parent / "rank/rank.json").write_text("{}")
+    text = " ".join(read(whole).text.split())
+    assert "rank.json: $.format: is missing; start the same psvit-search rank again to write it anew" in text
+    assert "Kendall's tau" not in text
 
 
 def test_the_same_files_give_the_same_page(whole: Path) -> None:
@@ -350,8 +396,5 @@ def test_bad_input(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
         report_search(ReportConfig(None, runs, "digits"))
     with pytest.raises(ValueError, match=r"supernet holds no search"):
         report(bare.parent / "supernet")
-    (bare / "result.json").write_text("{")
-    with pytest.raises(ValueError, match=r"result.json: cannot be read as JSON"):
-        report(bare)
     assert main(["report", str(bare.parent / "supernet")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -1,8 +1,6 @@
 """Searches from end to end on a supernet of digits: scores, results, going on, and faults."""
 
-import json
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +13,12 @@ from psvit.archfile import load_arch
 from psvit.data.data import Data, open_data
 from psvit.data.pixels import Pixels
 from psvit.run.signals import Stopped
-from psvit.search import run as search_run
-from psvit.search.auto import choose
 from psvit.search.config import BudgetConfig, SearchConfig, SearchRunConfig
 from psvit.search.evaluator import Evaluator, Outcomes
-from psvit.search.history import History
+from psvit.search.history import History, HistoryRecord
+from psvit.search.records import RaceRecord, SearchRecord
 from psvit.search.run import search
+from psvit.search.tables import HISTORY
 from psvit.supernet.checkpoint import TrainedSupernet
 from psvit.supernet.inherit import inherit
 from psvit.supernet.supernet import Supernet
@@ -83,6 +81,11 @@ def test_a_search_leaves_the_best_within_the_budget(config: SearchRunConfig, sea
     assert 0 < len(baseline) <= 3
     assert baseline["flops"].between(0.98 * best["flops"], 1.02 * best["flops"]).all()
     assert best["layers"] not in set(baseline["layers"])
+    result = SearchRecord.load(folder / "result.json")
+    assert (result.layers, result.flops, result.params) == (best["layers"], best["flops"], best["params"])
+    assert (result.top1, result.loss, result.scored, result.failed) == (best["top1"], best["loss"], 12, 0)
+    assert (result.comparison, result.gain.others) == (found.comparison, len(baseline))
+    assert result.search == HistoryRecord.load(folder / "history.json")
     for picture in ("scores.png", "progress.png", "architecture.png"):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -142,12 +145,6 @@ def test_a_budget_that_does_not_bind_is_noted(config: SearchRunConfig, capsys: p
     assert "does not bind" in capsys.readouterr().out
 
 
-def test_another_search_split_is_refused(config: SearchRunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_run, "open_data", lambda data: open_data(replace(data, split_seed=1)))
-    with pytest.raises(ValueError, match=r"the search split of digits .* is not the one"):
-        search(config)
-
-
 def test_exhaustive_search_finds_the_best_of_all(config: SearchRunConfig) -> None:
     config.search.searcher = "exhaustive"
     found = search(config)
@@ -184,24 +181,24 @@ def test_a_race_ends_with_the_winner_of_full_scoring(config: SearchRunConfig, tm
     assert full is not None
     assert raced.best.architecture == full.best.architecture
     assert raced.best.top1 == full.best.top1
-    told = json.loads((tmp_path / "race/race.json").read_text())
-    history = pd.read_csv(tmp_path / "race/history.csv")
-    assert sum(each["images"] * each["architectures"] for each in told["rounds"]) == history["images"].sum()
-    assert told["image_share"] == pytest.approx(history["images"].mean() / 143)
-    assert set(history["generation"]) <= set(range(len(told["rounds"])))
+    record = RaceRecord.load(tmp_path / "race/race.json")
+    history = HISTORY.read(tmp_path / "race/history.csv")
+    assert sum(each.num_images * each.architectures for each in record.rounds) == history["num_images"].sum()
+    assert record.image_share == pytest.approx(history["num_images"].mean() / 143)
+    assert set(history["generation"]) <= set(range(len(record.rounds)))
     files = {path.name: path.read_bytes() for path in (tmp_path / "race").glob("*.csv")}
     search(config)  # and it is over
     assert {path.name: path.read_bytes() for path in (tmp_path / "race").glob("*.csv")} == files
 
 
 def test_a_score_on_some_images(config: SearchRunConfig) -> None:
-    config.search.images = 30
+    config.search.num_images = 30
     found = search(config)
     assert found is not None
-    assert set(pd.read_csv(Path(config.out) / "history.csv")["images"]) == {30}
+    assert set(pd.read_csv(Path(config.out) / "history.csv")["num_images"]) == {30}
     assert found.best.top1 * 30 == pytest.approx(round(found.best.top1 * 30))
-    config.search.images = 9
-    with pytest.raises(ValueError, match=r"search\.images is 9; 10 classes need 10 images at least"):
+    config.search.num_images = 9
+    with pytest.raises(ValueError, match=r"search\.num_images is 9; 10 classes need at least 10 images"):
         search(config)
 
 
@@ -223,7 +220,7 @@ def test_architectures_without_a_score_are_named_and_counted(
     second = history["layers"].str.split("-").str[1]
     assert set(second[history["loss"].isna()]) == {word for word in second if word[1:2] == "S"}
     failed = int(history["loss"].isna().sum())
-    assert json.loads((Path(config.out) / "result.json").read_text())["failed"] == failed > 10
+    assert SearchRecord.load(Path(config.out) / "result.json").failed == failed > 10
     notes = [line for line in capsys.readouterr().out.splitlines() if "has no score" in line]
     assert len(notes) == 10
     assert (
@@ -231,29 +228,7 @@ def test_architectures_without_a_score_are_named_and_counted(
     )
 
 
-def test_auto_takes_exhaustive_search_where_time_allows(config: SearchRunConfig) -> None:
-    choice = choose(config, 60, Path(config.out))
-    assert choice.searcher == "exhaustive"
-    assert re.fullmatch(r"[\d,]+ architectures are within the budget; scoring .* take \d+\.\d minutes", choice.why)
-    assert choose(config, 0, Path(config.out)).searcher == "evolve"
-    assert not Path(config.out).exists()
+def test_auto_is_not_for_a_search_itself(config: SearchRunConfig) -> None:
     config.search.searcher = "auto"
     with pytest.raises(ValueError, match="search=auto is for psvit-search run"):
         search(config)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"race": True}, "search.race is for psvit-search exhaustive"),
-        ({"race": True, "searcher": "exhaustive", "placements": 2}, "leave search.placements at 0"),
-        ({"confidence": 1.0}, "search.confidence is 1.0"),
-        ({"memory": "much"}, "'much' is no amount"),
-        ({"images": 0}, "search.images is 0"),
-        ({"precision": "int8"}, "search.precision is 'int8'"),
-        ({"searcher": "luck"}, "search.searcher is 'luck'; use one of exhaustive"),
-    ],
-)
-def test_settings_that_cannot_be_meant(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        SearchConfig(**settings)  # type: ignore[arg-type]

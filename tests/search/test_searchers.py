@@ -1,4 +1,4 @@
-"""What every searcher must do, and what evolution does beyond it."""
+"""What every registered searcher must do."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ import math
 import os
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
-from itertools import permutations, product
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-from benchmarks.evolution_vs_random import Interactions, best_so_far
 from psvit.arch import Architecture, NetworkSpec
-from psvit.search.evolution import Evolution, edits
-from psvit.search.history import Trial
-from psvit.search.nsga2 import Nsga2
-from psvit.search.random_search import RandomSearch
+from psvit.search.budget import Budget
+from psvit.search.config import SearchConfig
 from psvit.search.searcher import Searcher
+from psvit.search.searchers import SEARCHERS, SearcherKind
+from psvit.search.trial import Trial
 from psvit.supernet.space import SearchSpace, Subspace
 from psvit.units import Band
 from psvit.zoo import SPACES
@@ -34,6 +30,25 @@ TIGHT = SearchSpace(SPACES["1d_tiny_16"]).within(Band.parse("1.29G..1.3G"))
 
 Make = Callable[[Subspace, int], Searcher]
 
+# A searcher is tried as it is, and with each of these values of the settings that it reads.
+EXTREMES: dict[str, tuple[Any, ...]] = {"population": (4,), "parents": (1,), "mutation": (0.0, 1.0)}
+DRAWING = sorted(SEARCHERS.keys() - {"exhaustive"})  # that one asks for all, whatever the seed is
+
+
+def maker(kind: SearcherKind, **changes: Any) -> Make:
+    """What makes a searcher of a kind, by the registry, with a small population."""
+    settings = SearchConfig(**{"searcher": kind.name, "population": 10, "parents": 4} | changes)
+    return lambda subspace, seed: kind.make(settings, subspace, seed, Budget())
+
+
+def makers() -> Iterator[tuple[str, Make]]:
+    """Every searcher of the registry in all variations, by name."""
+    for name, kind in SEARCHERS.items():
+        yield name, maker(kind)
+        for setting in kind.settings:
+            for value in EXTREMES.get(setting, ()):
+                yield f"{name}-{setting}={value}", maker(kind, **{setting: value})
+
 
 def score(architecture: Architecture) -> Trial:
     """A rugged score that any process computes alike; about one in twenty fails."""
@@ -42,6 +57,7 @@ def score(architecture: Architecture) -> Trial:
 
 
 def search(searcher: Searcher, *sizes: int) -> list[Architecture]:
+    """Ask and tell in batches of these sizes; what was asked for."""
     asked: list[Architecture] = []
     for size in sizes:
         batch = searcher.ask(size)
@@ -50,22 +66,7 @@ def search(searcher: Searcher, *sizes: int) -> list[Architecture]:
     return asked
 
 
-def as_tried(layers: Iterable[str], top1: Sequence[float]) -> list[Trial]:
-    return [Trial(Architecture.parse(a), 0, 0, b, 0.0, 10, 0) for a, b in zip(layers, top1, strict=True)]
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        RandomSearch,
-        lambda subspace, seed: Evolution(subspace, seed, population=10, parents=4),
-        lambda subspace, seed: Evolution(subspace, seed, population=10, parents=1, mutation=1.0),
-        lambda subspace, seed: Evolution(subspace, seed, population=10, parents=4, mutation=0.0),
-        lambda subspace, seed: Nsga2(subspace, seed, population=10),
-        lambda subspace, seed: Nsga2(subspace, seed, population=4, mutation=0.0),
-    ],
-    ids=["random", "evolution", "mutation", "crossover", "nsga2", "nsga2-crossover"],
-)
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in makers()])
 class TestEverySearcher:
     def test_stays_within_the_budget(self, make: Make) -> None:
         assert all(architecture in CHEAP for architecture in search(make(CHEAP, 0), *[10] * 6))
@@ -82,8 +83,8 @@ class TestEverySearcher:
             assert len(searcher.ask(n)) == n
 
     def test_is_a_function_of_its_seed(self, make: Make) -> None:
-        first, again, other = (search(make(CHEAP, seed), 10, 10, 10) for seed in (3, 3, 4))
-        assert first == again != other
+        first, again = (search(make(CHEAP, 3), 10, 10, 10) for _ in range(2))
+        assert first == again
 
     def test_replay_gives_the_same_next_question(self, make: Make) -> None:
         searcher, replayed = make(CHEAP, 0), make(CHEAP, 0)
@@ -117,13 +118,18 @@ class TestEverySearcher:
         assert len(searcher.ask(10)) == 10
 
 
+@pytest.mark.parametrize("name", DRAWING)
+def test_another_seed_asks_for_others(name: str) -> None:
+    make = maker(SEARCHERS[name])
+    first, other = (search(make(CHEAP, seed), 10, 10, 10) for seed in (3, 4))
+    assert first != other
+
+
 def test_searches_do_not_depend_on_the_hash_seed() -> None:
     code = (
-        "from psvit.search.evolution import Evolution; from psvit.search.nsga2 import Nsga2\n"
-        "from psvit.search.random_search import RandomSearch\n"
-        "from tests.search.test_searchers import CHEAP, search\n"
-        "for searcher in (Evolution(CHEAP, 0, 10, 4), Nsga2(CHEAP, 0, 10), RandomSearch(CHEAP, 0)):\n"
-        "    print(*search(searcher, *[10] * 5))"
+        "from tests.search.test_searchers import CHEAP, makers, search\n"
+        "for name, make in makers():\n"
+        "    print(name, *search(make(CHEAP, 0), *[10] * 5))"
     )
     root = Path(__file__).parents[2]
     printed = {
@@ -139,118 +145,8 @@ def test_searches_do_not_depend_on_the_hash_seed() -> None:
     assert len(printed) == 1
 
 
-def test_random_search_is_uniform() -> None:
-    """Every ordered pair comes first equally often (within 4.5 standard deviations)."""
-    subspace = SMALL.space.within(Band(high=SMALL.space.cost(Architecture.parse("B-B-BSS")).flops))
-    pairs = list(permutations(subspace, 2))
-    rounds = 100 * len(pairs)
-    firsts = Counter(tuple(RandomSearch(subspace, seed).ask(2)) for seed in range(rounds))
-    assert 10 < len(pairs) < 50
-    assert set(firsts) == set(pairs)
-    assert all(abs(times - 100) < 45 for times in firsts.values())
-
-
-@cache
-def distance(a: str, b: str) -> int:
-    """Levenshtein distance."""
-    if not a or not b:
-        return len(a) + len(b)
-    return min(distance(a[1:], b) + 1, distance(a, b[1:]) + 1, distance(a[1:], b[1:]) + (a[0] != b[0]))
-
-
-@pytest.mark.parametrize("cells", [3, 4])
-def test_edits_are_all_legal_stages_at_distance_one(cells: int) -> None:
-    stages = ["B" + "".join(rest) for depth in range(cells) for rest in product("BS", repeat=depth)]
-    for word in stages:
-        assert set(edits(word, cells)) - {word} == {other for other in stages if distance(word, other) == 1}
-
-
-def far(child: Architecture, parent: Architecture) -> int:
-    return sum(distance(a, b) for a, b in zip(child.stages, parent.stages, strict=True))
-
-
-SIX = SearchSpace(SPACES["2d_mini_4"]).within()
-LAYERS = ["BSBS-BBS-BSSB", "BB-BSSS-BSB", "BSSB-BBBB-BB", "B-B-B", "BBB-BBB-BBB"]
-
-
-def test_mutants_are_one_edit_from_the_best_of_all_time() -> None:
-    evolution = Evolution(SIX, 0, population=5, parents=2, mutation=1.0)
-    tried = as_tried(LAYERS, [0.7, 0.2, 0.9, 0.1, math.nan])
-    evolution.tell(tried)
-    best = [tried[2].architecture, tried[0].architecture]
-    for _ in range(3):  # worse children do not displace their elders
-        children = evolution.ask(10)
-        assert all(min(far(child, parent) for parent in best) == 1 for child in children)
-        assert {min((far(child, parent), i) for i, parent in enumerate(best))[1] for child in children} == {0, 1}
-        evolution.tell(as_tried(map(str, children), [0.3] * 10))
-    better = evolution.ask(1)
-    evolution.tell(as_tried(map(str, better), [0.95]))
-    best = [better[0], best[0]]
-    assert all(min(far(child, parent) for parent in best) == 1 for child in evolution.ask(10))
-
-
-def test_failed_architectures_have_no_children() -> None:
-    evolution = Evolution(SIX, 0, population=5, parents=4, mutation=1.0)
-    evolution.tell(as_tried(LAYERS, [math.nan, 0.1, math.nan, math.nan, 0.2]))
-    parents = [Architecture.parse(LAYERS[1]), Architecture.parse(LAYERS[4])]
-    assert all(min(far(child, parent) for parent in parents) == 1 for child in evolution.ask(20))
-
-
-def test_crossover_takes_each_stage_from_one_of_two_parents() -> None:
-    evolution = Evolution(SIX, 0, population=5, parents=3, mutation=0.0)
-    evolution.tell(as_tried(LAYERS, [0.7, 0.8, 0.9, 0.1, 0.2]))
-    parents = [layers.split("-") for layers in LAYERS[:3]]
-    mixes = {
-        "-".join(child)
-        for a, b in ((0, 1), (0, 2), (1, 2))
-        for child in product(*zip(parents[a], parents[b], strict=True))
-    }
-    children = [str(child) for child in evolution.ask(18)]
-    assert set(children) == mixes - set(LAYERS)  # 6 true mixes for each of 3 pairs
-    assert all(min(far(child, Architecture.parse(a)) for a in LAYERS[:3]) == 1 for child in evolution.ask(10))
-
-
-def test_children_are_uniform_over_the_unseen_neighbours() -> None:
-    parent = Architecture.parse("BS-B-BB")
-    rounds = 1500
-    firsts = []
-    for seed in range(rounds):
-        evolution = Evolution(SMALL, seed, population=1, parents=1, mutation=1.0)
-        evolution.tell([Trial(parent, 0, 0, 0.5, 0.0, 10, 0)])
-        firsts += evolution.ask(1)
-    near = [architecture for architecture in SMALL if far(architecture, parent) == 1]
-    deviation = math.sqrt(rounds / len(near) * (1 - 1 / len(near)))
-    assert set(firsts) == set(near)
-    assert all(abs(firsts.count(a) - rounds / len(near)) < 4.5 * deviation for a in near)
-
-
-def test_a_tight_budget_leaves_children_near_their_parents() -> None:
-    evolution = Evolution(TIGHT, 0, population=50, parents=5)
-    evolution.tell([score(architecture) for architecture in evolution.ask(50)])
-    parents = [trial.architecture for trial in evolution._best]
-    children = evolution.ask(20)
-    assert all(child in TIGHT for child in children)
-    words = [{parent.stages[stage] for parent in parents} for stage in range(3)]
-    for child in children:
-        mixed = all(word in stage for word, stage in zip(child.stages, words, strict=True))
-        assert mixed or min(far(child, parent) for parent in parents) <= 2
-
-
-def test_the_population_comes_first() -> None:
-    """Until it is told of so many, evolution draws uniformly: no near relatives of the first."""
-    evolution = Evolution(SIX, 0, population=30)
-    asked = [a for _ in range(6) for a in search(evolution, 5)]
-    assert np.mean([min(far(a, b) for b in asked if b != a) for a in asked]) > 3
-
-
-def test_evolution_beats_random_on_interacting_cells() -> None:
-    interactions = Interactions(TIGHT)
-    gains = []
-    for seed in range(5):
-        scores = interactions.draw(seed)
-        evolution, uniform = (
-            best_so_far(searcher, scores, trials=300, batch=50)[-1]
-            for searcher in (Evolution(TIGHT, seed), RandomSearch(TIGHT, seed))
-        )
-        gains.append(evolution - uniform)
-    assert np.mean(gains) > 0.15  # standard deviations of the score; 0.42 on average over 20 seeds
+def test_the_registry_names_searchers_and_settings_that_there_are() -> None:
+    for name, kind in SEARCHERS.items():
+        assert kind.name == name
+        assert set(kind.settings) <= vars(SearchConfig()).keys()
+        assert all("psvit-search" in command and name in command for command in kind.examples.values())

@@ -52,6 +52,7 @@ def test_one_path_costs_what_its_network_costs() -> None:
         assert tree_flops(prefix_tree(canonical([architecture])), TINY.spec) == TINY.cost(architecture).flops
 
 
+@pytest.mark.slow
 def test_sharing_the_beginnings_of_all_within_1_3_g_saves_thirteen_times() -> None:
     architectures = list(TINY.within(Band.parse("1.3G")))
     alone = sum(TINY.cost(architecture).flops for architecture in architectures)

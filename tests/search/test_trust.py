@@ -8,14 +8,14 @@ import pytest
 from scipy import stats
 
 from psvit.arch import Architecture
-from psvit.search.history import Trial
+from psvit.search.trial import Trial
 from psvit.search.trust import RESAMPLES, gain_over_random, top_table, wilson
 
 NAMES = ("B-B-B", "B-B-BS", "B-BS-B", "BS-B-B", "BB-B-B", "B-BB-B")
 
 
 def trial(name: str, top1: float, loss: float = 1.0, flops: int = 1_000) -> Trial:
-    return Trial(Architecture.parse(name), flops, 10, top1, loss, images=100, generation=0)
+    return Trial(Architecture.parse(name), flops, 10, top1, loss, num_images=100, generation=0)
 
 
 def scored(correct: np.ndarray, loss: np.ndarray) -> list[Trial]:
@@ -35,12 +35,12 @@ def outcomes() -> tuple[np.ndarray, np.ndarray]:
     return margins < 0, np.log1p(np.exp(2 * margins)).astype(np.float32)
 
 
-@pytest.mark.parametrize("images", [1, 9, 100, 10_000])
-def test_wilson_is_scipys(images: int) -> None:
-    hits = np.unique(np.linspace(0, images, 7).astype(int))
-    low, high = wilson(hits / images, images)
+@pytest.mark.parametrize("num_images", [1, 9, 100, 10_000])
+def test_wilson_is_scipys(num_images: int) -> None:
+    hits = np.unique(np.linspace(0, num_images, 7).astype(int))
+    low, high = wilson(hits / num_images, num_images)
     for position, count in enumerate(hits):
-        expected = stats.binomtest(int(count), images).proportion_ci(method="wilson")
+        expected = stats.binomtest(int(count), num_images).proportion_ci(method="wilson")
         assert (low[position], high[position]) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
@@ -64,7 +64,7 @@ def test_top_table_is_that_of_drawing_images_one_by_one(outcomes: tuple[np.ndarr
     assert list(table["layers"]) == [str(trial.architecture) for trial in ranked]
     assert list(table["place"]) == [1, 2, 3, 4, 5]
     assert list(table["top1"]) == [trial.top1 for trial in ranked]
-    assert (table["images"] == 150).all()
+    assert (table["num_images"] == 150).all()
     np.testing.assert_allclose([table["low"], table["high"]], wilson(table["top1"], 150))
 
     rng = np.random.default_rng(1)

@@ -42,6 +42,7 @@ def result(run: Path) -> list[bytes]:
     return [(run / "supernet.safetensors").read_bytes(), metrics.to_csv().encode()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampling", "paths", "weights"), CASES)
 def test_killed_and_resumed_is_unbroken(sampling: str, paths: str, weights: str, quick: Recipe, tmp_path: Path) -> None:
     server = multiprocessing.get_context("forkserver")

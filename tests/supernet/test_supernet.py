@@ -103,7 +103,11 @@ def test_one_path_for_all_copies_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("weights", "backend", "steps"),
-    [("separate", "inductor", 2), ("separate", "aot_eager", 8), ("entangled", "aot_eager", 8)],
+    [
+        pytest.param("separate", "inductor", 2, marks=pytest.mark.slow),
+        ("separate", "aot_eager", 8),
+        ("entangled", "aot_eager", 8),
+    ],
 )
 def test_compiled_layers_give_the_same_gradients_and_are_compiled_once(weights: str, backend: str, steps: int) -> None:
     """Other numbers of images at a cell, other layers of a stage: nothing is compiled anew."""

@@ -1,4 +1,4 @@
-"""``psvit-search latency``: measure the table of latencies on the machine at hand (``search/latency.py``)."""
+"""``psvit-search latency``: time networks on the machine at hand, and fit a table (``search/latency.py``) to them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from psvit.engine.device import autocast, pick_device
 from psvit.model import PSViT
 from psvit.run.random import numpy_rng
 from psvit.search.config import LatencyConfig, MeasureConfig
-from psvit.search.latency import Conditions, LatencyTable, design, load_latency, sample_by_cost, save_latency, table_of
+from psvit.search.latency import Conditions, LatencyTable, design, sample_by_cost, table_of
 from psvit.supernet.checkpoint import TrainedSupernet
 from psvit.supernet.space import SearchSpace
 from psvit.supernet.supernet import Supernet
@@ -39,7 +39,7 @@ def measure_latency(config: MeasureConfig) -> LatencyTable:
     space, device = _space(config), pick_device(config.device)
     table = measure(space, conditions_here(config.batch, config.precision, space.spec, device), device, config.repeats)
     path = Path(config.save)
-    save_latency(path, table)
+    table.save(path)
     print_table(space, table)
     print(f"wrote {path}; a search reads it by search.latency.table={path}")
     return table
@@ -54,8 +54,8 @@ def latency_table(config: LatencyConfig, space: SearchSpace, device: torch.devic
     here = conditions_here(config.batch, config.precision, space.spec, device)
     path = Path(config.table) if config.table else folder / "latency.json"
     if not config.table and not path.exists():
-        save_latency(path, measure(space, here, device, config.repeats))
-    table = load_latency(path)
+        measure(space, here, device, config.repeats).save(path)
+    table = LatencyTable.load(path)
     table.require_same(here, path, config.force)
     print(f"latency on {table.conditions}: {table.trust}")
     return table

@@ -1,0 +1,43 @@
+"""What a training leaves in its run folder beside result.json: weights, arch.json, curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from psvit.archfile import ArchFile, save_arch
+from psvit.engine.loop import Trained
+from psvit.networks import Network
+from psvit.retrain.plots import draw_training
+from psvit.weights import save_weights
+
+WEIGHTS = "model.safetensors"
+PLAIN_WEIGHTS = "model_plain.safetensors"
+
+
+def save_trained(folder: Path, trained: Trained, network: Network, about: dict[str, Any]) -> list[nn.Module]:
+    """Write weights, the arch.json of a network of ours, and the curves of the training.
+
+    Args:
+        about: what the header of the weights says.
+
+    Returns:
+        What the weights are of: the moving average and the plain network, or that alone where nothing was averaged.
+    """
+    models = {WEIGHTS: trained.ema or trained.model}
+    if trained.ema is not None:
+        models[PLAIN_WEIGHTS] = trained.model
+    for name, model in models.items():
+        save_weights(folder / name, model, about)
+    if isinstance(network, ArchFile):
+        save_arch(folder / "arch.json", network)
+    draw_training(folder / "metrics.csv", folder / "training.png")
+    return list(models.values())
+
+
+def tell_files(folder: Path, network: Network, picture: str) -> None:
+    """Print where everything lies; ``picture`` is what was drawn beside the curves."""
+    files = [*["arch.json"] * isinstance(network, ArchFile), "result.json", f"training.png and {picture}"]
+    print(f"wrote {folder / WEIGHTS}, and {', '.join(files)} beside it")

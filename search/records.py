@@ -1,0 +1,156 @@
+"""The JSON files that a search leaves, each as a frozen dataclass that writes and reads it. No torch.
+
+=================  ==========================================  =====================================================
+``history.json``   :class:`psvit.search.history.HistoryRecord`  what was searched; beside any table of scores
+``result.json``    :class:`SearchRecord`                       the winner, and how it compares with chance
+``race.json``      :class:`RaceRecord`                         what a race dropped, and what that saved
+``rank.json``      :class:`RankRecord`                         whether inherited scores predict accuracies
+``searcher.json``  :class:`SearcherRecord`                     which searcher ``search=auto`` chose, and why
+``latency.json``   :class:`psvit.search.latency.LatencyTable`  how long networks take on one device
+=================  ==========================================  =====================================================
+
+The tables beside them are in ``search/tables.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from psvit.run.records import Record
+from psvit.search.config import BudgetConfig
+from psvit.search.correlation import Correlations
+from psvit.search.history import HistoryRecord
+from psvit.search.trust import Gain
+
+_AGAIN = "start the same search again to write it anew"
+
+
+@dataclass(frozen=True)
+class SearchRecord(Record):
+    """``result.json`` of a search.
+
+    Attributes:
+        layers: of the winner.
+        flops, params: its costs.
+        path: the supernet path that was scored.
+        top1, loss: on the search split, with inherited weights.
+        num_images: that it was scored on.
+        scored: how many architectures the search scored.
+        failed: how many of them have no score.
+        gain: the winner among random architectures of equal cost.
+        comparison: the same in a sentence.
+        search: what was searched.
+        tool: name and version of the program.
+    """
+
+    format: ClassVar[str] = "psvit-search-result"
+    remedy: ClassVar[str] = _AGAIN
+
+    layers: str
+    flops: int
+    params: int
+    path: str
+    top1: float
+    loss: float
+    num_images: int
+    scored: int
+    failed: int
+    gain: Gain
+    comparison: str
+    search: HistoryRecord
+    tool: str
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round of a race.
+
+    Attributes:
+        num_images: that every architecture in it was scored on.
+        total_images: that these have been scored on by the end of it.
+        architectures: how many took part.
+        kept: how many of them may still be among the best.
+    """
+
+    num_images: int
+    total_images: int
+    architectures: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class RaceRecord(Record):
+    """``race.json``: what a race did.
+
+    Attributes:
+        confidence: probability, at least, that none of the true best was dropped.
+        keep: how many best it raced for.
+        rounds: first to last.
+        flops: multiply-adds that the race took.
+        full_flops: multiply-adds of scoring all architectures on all images.
+        image_share: share of the image scores of scoring all on all.
+    """
+
+    format: ClassVar[str] = "psvit-race"
+    remedy: ClassVar[str] = _AGAIN
+
+    confidence: float
+    keep: int
+    rounds: tuple[Round, ...]
+    flops: int
+    full_flops: int
+    image_share: float
+
+    def __post_init__(self) -> None:
+        if self.full_flops < 1:
+            raise ValueError(f"full_flops is {self.full_flops}; it must be at least 1")
+
+    @property
+    def saved(self) -> float:
+        """Share of the multiply-adds of scoring all on all that the race did without."""
+        return 1 - self.flops / self.full_flops
+
+
+@dataclass(frozen=True)
+class RankRecord(Record):
+    """``rank.json``: how well inherited scores predict networks trained alone, and how both were made.
+
+    Attributes:
+        correlations: what was found.
+        inherited: how the inherited scores were made.
+        supernet: where the supernet was then.
+        num_train_images: images that each network was trained on.
+        recipe: how each was trained.
+        device: where.
+        versions: of psvit-search, Python and the packages.
+    """
+
+    format: ClassVar[str] = "psvit-rank"
+    remedy: ClassVar[str] = "start the same psvit-search rank again to write it anew"
+
+    correlations: Correlations
+    inherited: HistoryRecord
+    supernet: str
+    num_train_images: int
+    recipe: dict[str, Any]
+    device: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class SearcherRecord(Record):
+    """``searcher.json``: what ``search=auto`` chose.
+
+    Attributes:
+        budget: that it chose for.
+        searcher: its name.
+        why: in a sentence.
+    """
+
+    format: ClassVar[str] = "psvit-searcher"
+    remedy: ClassVar[str] = "delete it, and start the same psvit-search run again to choose anew"
+
+    budget: BudgetConfig
+    searcher: str
+    why: str

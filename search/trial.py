@@ -1,0 +1,53 @@
+"""A scored architecture: what searchers are told, histories keep and results are made of. No torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from psvit.arch import Architecture
+from psvit.search.tables import HISTORY
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A scored architecture.
+
+    Attributes:
+        flops: multiply-adds per image.
+        params: number of parameters.
+        top1: share of the search split that it classifies correctly, 0 to 1; NaN when it could not be scored.
+        loss: mean cross-entropy on the search split.
+        num_images: how many images of the search split it was scored on.
+        generation: the batch of the search that it was scored in, from 0.
+    """
+
+    architecture: Architecture
+    flops: int
+    params: int
+    top1: float
+    loss: float
+    num_images: int
+    generation: int
+
+    @property
+    def failed(self) -> bool:
+        """Whether its score is not a number."""
+        return math.isnan(self.top1) or math.isnan(self.loss)
+
+    @property
+    def sort_key(self) -> tuple[bool, int, float, float, int, str]:
+        """Sorts the best first: top-1, then loss, then FLOPs, then the layers as text; failed ones last.
+
+        What was scored on more images comes before all others: a race scores on all only those that may be the best.
+        No two architectures are equal by it, so the order in which they were scored never matters.
+        """
+        score = (0.0, 0.0) if self.failed else (-self.top1, self.loss)
+        return (self.failed, -self.num_images, *score, self.flops, str(self.architecture))
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Its row in the table of all trials, whose numbers start at 1."""
+        costs = (self.flops, self.params)
+        values = (number, str(self.architecture), *costs, self.top1, self.loss, self.num_images, self.generation)
+        return dict(zip(HISTORY.columns, values, strict=True))

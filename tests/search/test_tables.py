@@ -1,0 +1,60 @@
+"""Tables: what is written is read back exactly, and anything else is refused."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from psvit.search.tables import FRONT, HISTORY, RANK, TOP, Table
+
+TABLE = Table("table of tests", {"layers": str, "count": int, "share": float}, remedy="write it again")
+FRAME = pd.DataFrame(
+    {"layers": ["B-B", "BS-B", "BB-B"], "count": [1, 2**60, -3], "share": [0.1 + 0.2, math.nan, 5e-324]}
+)
+
+
+def test_a_table_survives_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    TABLE.write(path, FRAME)
+    read = TABLE.read(path)
+    pd.testing.assert_frame_equal(read, FRAME, check_exact=True, check_dtype=False)
+    assert [kind.kind for kind in read.dtypes[1:]] == ["i", "f"]
+    assert path.read_text().splitlines()[0] == TABLE.header == "layers,count,share"
+
+
+def test_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    TABLE.write(path, FRAME)
+    path.write_bytes(path.read_bytes()[:-3])
+    assert TABLE.read(path)["layers"].tolist() == ["B-B", "BS-B"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("layers,count", "layer,count", "is no table of tests: its first line must be layers,count,share; write it"),
+        ("layers,count,share", "count,layers,share", r"is no table of tests .*"),
+        (",1,", ",one,", r"is no table of tests \(.*\); write it again"),
+        (",1,", ",1.5,", r"is no table of tests \(.*\); write it again"),
+        (",1,", ",,", r"is no table of tests \(.*\); write it again"),
+        ("\nBS-B,", "\nBS-B,7,", r"is no table of tests \(.*\); write it again"),
+        (None, "", r"is no table of tests \(.*\); write it again"),
+    ],
+)
+def test_another_file_is_refused(tmp_path: Path, old: str | None, new: str, message: str) -> None:
+    path = tmp_path / "table.csv"
+    TABLE.write(path, FRAME)
+    path.write_text(new if old is None else path.read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=message) as refusal:
+        TABLE.read(path)
+    assert str(refusal.value).startswith(str(path))
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(ValueError, match=r"none\.csv is no table of tests"):
+        TABLE.read(tmp_path / "none.csv")
+
+
+def test_our_tables_have_columns_in_common() -> None:
+    assert FRONT.columns == HISTORY.columns
+    for table in (HISTORY, TOP, RANK):
+        assert [table.columns[name] for name in ("layers", "flops", "params")] == [str, int, int]
