@@ -183,8 +183,8 @@ def test_a_table_of_other_stages_cannot_be_forced() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch": 0}, "batch of the latency is 0"),
-        ({"repeats": 0}, "repeats of the latency is 0"),
+        ({"batch": 0}, "the latency's batch is 0"),
+        ({"repeats": 0}, "the latency's repeats is 0"),
         ({"precision": "int8"}, "the latency's precision is 'int8'; use one of auto"),
     ],
 )
