@@ -187,7 +187,7 @@ def test_a_searcher(tree: Path) -> None:
     assert len((folder / "history.csv").read_text().splitlines()) == 21
     assert (folder / "command.txt").read_text().startswith("psvit-search frugal --flops 5M ")
     assert "frugal" in (folder / "report.html").read_text()
-    assert passed(conformance) >= 14  # those of every searcher, and those of every command
+    assert passed(conformance) >= 16  # of every searcher, of its resumption, and of every command
     assert "frugal" in run("psvit-search run --help", tree)
     redraw_the_map(tree)
 
