@@ -268,8 +268,8 @@ _COMMANDS = (
         name="explain",
         summary="look inside trained networks: attention maps, tokens, Grad-CAM",
         about="Measures how similar the attention maps of neighbouring layers are, and the tokens within a layer, with "
-        "the similarity between different images as a baseline. Plots both, the layers, and by Grad-CAM (captum) what "
-        "in an image speaks for the predicted class. For a torchvision ResNet, Grad-CAM only.",
+        "the similarity between different images as a baseline. Plots both, the layers, and the evidence for the "
+        "predicted class by Grad-CAM (captum). For a torchvision ResNet, Grad-CAM only.",
         task="psvit.explain.explain:explain",
         schema="psvit.explain.config:ExplainConfig",
         flags=(

@@ -32,7 +32,7 @@ otherwise it works on handwritten digits that come with the package, on a CPU or
 All at once, a few minutes on a laptop:
   psvit-search run --flops 5M
 
-Or in three steps; each one finds what the one before has left:
+Or in three steps; each one finds the output of the one before:
   psvit-search train-supernet
   psvit-search exhaustive --flops 5M
   psvit-search retrain --arch runs/default/exhaustive-5M/arch.json

@@ -71,11 +71,11 @@ def find_backbone(text: str) -> Network:
     if isinstance(network, ArchFile):
         if network.spec.kind != "2d":
             raise ValueError(
-                f"{text} is a 1d network: it pools its tokens as a sequence, so that no grid is left, and a detector "
-                f"needs feature maps; use a 2d one: {_EXAMPLES}"
+                f"{text} is a 1d network: it pools its tokens as a sequence, so no grid is left, but a detector "
+                f"needs feature maps; use a 2d network: {_EXAMPLES}"
             )
     elif network.name not in RESNETS:
-        raise ValueError(f"{text} is no backbone of a detector here; use {_EXAMPLES}, or {', '.join(RESNETS)}")
+        raise ValueError(f"{text} cannot be a detector's backbone; use {_EXAMPLES}, or {', '.join(RESNETS)}")
     return network
 
 

@@ -86,7 +86,7 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
         if picture.size != (width, height):
             raise ValueError(
                 f"{self._path(index)} has {picture.width} x {picture.height} pixels, and its listing says {width} x "
-                f"{height}; put the image there that was annotated, in the orientation in which it was"
+                f"{height}; restore the image that was annotated, in its original orientation"
             )
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div_(255)
         learned = [each for each in annotations if not each.get("iscrowd") and _has_area(each, height, width)]
@@ -97,7 +97,8 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
                 mask[:] = self.listing.coco.annToMask(each)
             except ValueError as error:
                 raise ValueError(
-                    f"{self._path(index)}: the mask of annotation {each['id']} is broken ({error}); mend or remove it"
+                    f"{self._path(index)}: the mask of annotation {each['id']} is corrupt ({error}); repair or "
+                    "remove it"
                 ) from error
         labels = torch.tensor([self._label[each["category_id"]] for each in learned], dtype=torch.int64)
         target = Target(boxes=boxes, labels=labels, masks=torch.from_numpy(masks), image_id=self.image_ids[index])
@@ -129,7 +130,7 @@ def open_split(config: CocoConfig, split: str) -> CocoImages:
         )
     root = Path(config.root).expanduser()
     if not root.is_dir():
-        raise ValueError(f"data.root={root} {'is no folder' if root.exists() else 'does not exist'}; give a folder")
+        raise ValueError(f"data.root={root} {'is not a folder' if root.exists() else 'does not exist'}; give a folder")
     folder, file = (getattr(config, f"{split}_{what}") for what in ("images", "annotations"))
     images = open_coco(root / folder, root / file, config.corrupt)
     if os.environ.get("RANK", "0") == "0":
@@ -159,13 +160,13 @@ def open_coco(root: Path, annotations: Path, corrupt: str = "fail") -> CocoImage
     if missing and corrupt == "fail":
         raise ValueError(
             f"{len(missing):,} of {len(listing.ids):,} images that {annotations} lists are missing below {root}, the "
-            f"first is {coco.imgs[missing[0]]['file_name']}; put them there, or leave them out by data.corrupt=skip"
+            f"first is {coco.imgs[missing[0]]['file_name']}; add them, or skip them with data.corrupt=skip"
         )
     if len(missing) == len(listing.ids):
         raise ValueError(f"none of the images that {annotations} lists is below {root}; is it their folder?")
     notes = []
     if missing:
-        notes.append(f"{annotations}: missing images, left out: {len(missing):,} of {len(listing.ids):,}")
+        notes.append(f"{annotations}: missing images, skipped: {len(missing):,} of {len(listing.ids):,}")
     if without_area:
         notes.append(f"{annotations}: objects without area, left out of training: {without_area:,}")
     return CocoImages(listing, frozenset(missing), notes)
@@ -179,10 +180,10 @@ class _Listing(CocoDetection):  # type: ignore[misc]  # torchvision has no types
         try:
             with Image.open(path) as picture:
                 if picture.mode[0] in "IF":  # Pillow would cut off what is above 255
-                    raise ValueError("its greys have more than 8 bits")
+                    raise ValueError("its gray values have more than 8 bits")
                 return picture.convert("RGB")
         except Exception as error:  # a broken file makes Pillow raise almost anything
-            reason = "it is no image" if isinstance(error, UnidentifiedImageError) else (str(error) or repr(error))
+            reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else (str(error) or repr(error))
             raise ValueError(f"cannot read image {path} ({reason.splitlines()[0]}); repair or remove it") from error
 
 
@@ -196,7 +197,9 @@ def _load(root: Path, annotations: Path) -> CocoDetection:
             "val2017/, or say where yours are (data.train_annotations=..., data.train_images=...)"
         ) from error
     except ValueError as error:  # of json, or of UTF-8
-        raise ValueError(f"{annotations} is no JSON ({str(error).splitlines()[0]}); fetch or write it again") from error
+        raise ValueError(
+            f"{annotations} is not JSON ({str(error).splitlines()[0]}); download or write it again"
+        ) from error
     except KeyError as error:
         raise ValueError(f"{annotations} has an entry without {error}; write it in COCO's format") from error
     except (AssertionError, TypeError) as error:
@@ -208,7 +211,7 @@ def _check_images(dataset: dict[str, Any], file: Path) -> None:
     for key in ("images", "annotations", "categories"):
         if not isinstance(dataset.get(key), list):
             raise ValueError(
-                f"{file} has no list of {key!r}; it must be a listing of instances in COCO's format, with images, "
+                f"{file} has no list of {key!r}; it must be an instances file in COCO's format, with images, "
                 "annotations and categories"
             )
     for key in ("images", "annotations", "categories"):
@@ -217,8 +220,8 @@ def _check_images(dataset: dict[str, Any], file: Path) -> None:
         ids = Counter(entry["id"] for entry in dataset[key])
         for id, times in ids.items():
             if type(id) is not int or times > 1:
-                wrong = "is no whole number" if type(id) is not int else "is there twice"
-                raise ValueError(f"{file}: the id {id!r} of {key} {wrong}; number them anew")
+                wrong = "is not a whole number" if type(id) is not int else "appears twice"
+                raise ValueError(f"{file}: the id {id!r} of {key} {wrong}; renumber them")
     for image in dataset["images"]:
         sides = [image.get(side) for side in ("height", "width")]
         if not isinstance(image.get("file_name"), str) or not all(type(side) is int and side > 0 for side in sides):
@@ -251,9 +254,7 @@ def _check_annotations(coco: Any, file: Path) -> int:
             without_mask.append(each["id"])
         elif isinstance(mask, dict):
             if mask.get("size") != [image["height"], image["width"]] or not isinstance(mask.get("counts"), list | str):
-                raise ValueError(
-                    f"{where} has a mask that is not of its image's size; write it as RLE, size and counts"
-                )
+                raise ValueError(f"{where} has a mask whose size is not its image's; write it as RLE, size and counts")
         else:
             each["segmentation"] = _polygons(mask)
             if each["segmentation"] is None:

@@ -66,7 +66,9 @@ def load_detector(network: Network, weights: Path) -> tuple[Detector, tuple[str,
     """
     about = read_about(weights)
     if "detector" not in about:
-        raise ValueError(f"{weights} is no detector's, but a classifier's: train one by psvit-search detect train")
+        raise ValueError(
+            f"{weights} holds a classifier, not a detector: train a detector with psvit-search detect train"
+        )
     sizes, class_names = about["detector"], tuple(about["class_names"])
     heads = HeadConfig(**sizes["heads"])
     backbone = make_backbone(network, heads.fpn_channels, frozen=sizes["frozen"])
@@ -83,11 +85,11 @@ def check_classes(weights: str, class_names: tuple[str, ...], images: CocoImages
     """
     if class_names == images.class_names:
         return
-    different = f"{len(class_names)} classes, the data of {len(images.class_names)}"
+    different = f"{len(class_names)} classes, the data {len(images.class_names)}"
     if len(class_names) == len(images.class_names):
         was, found = next(pair for pair in zip(class_names, images.class_names, strict=True) if pair[0] != pair[1])
         different = f"a class {was!r} where the data has {found!r}"
-    raise ValueError(f"{weights} is of {different}: name the data it was trained on (data.root=...)")
+    raise ValueError(f"{weights} has {different}: give the data it was trained on (data.root=...)")
 
 
 def measure(

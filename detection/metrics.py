@@ -71,9 +71,7 @@ def score(images: CocoImages, results: Sequence[Mapping[str, Any]]) -> Precision
     """
     strangers = {result["image_id"] for result in results} - set(images.image_ids)
     if strangers:
-        raise ValueError(
-            f"image {min(strangers)} was searched for objects, but is not listed; score on the same images"
-        )
+        raise ValueError(f"image {min(strangers)} has detections but is not listed; score the same images")
     with redirect_stdout(io.StringIO()):  # it prints its progress
         truth = _truth(images)
         # apart, as pycocotools measures an object that has a box by its box, also where masks are compared

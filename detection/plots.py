@@ -46,7 +46,7 @@ def draw_detections(
     from matplotlib.figure import Figure
 
     if not len(images):
-        raise ValueError("there is no image to draw; give at least one")
+        raise ValueError("there are no images to draw; give at least one")
     shown = range(min(_MOST, len(images)))
     cells = [
         [_kept(predictions[index])] if targets is None else [targets[index], _kept(predictions[index])]
@@ -59,12 +59,12 @@ def draw_detections(
     height = _HEADER + sum(heights) + _GAP * len(rows)
 
     figure = Figure(figsize=(_WIDTH, height), facecolor="white")
-    title = "What was found" if targets is None else "What is there (left), and what was found (right)"
+    title = "Detections" if targets is None else "Ground truth (left), detections (right)"
     figure.text(_GAP / _WIDTH, 1 - 0.30 / height, title, fontsize=13, fontweight="bold", color=INK)
     part = f"{len(images):,} image{'s' if len(images) > 1 else ''}"
     if len(shown) < len(images):
         part = f"{len(shown)} of {part}"
-    said = f"{part}; of what was found, scores of {_LEAST_SCORE:g} or more"
+    said = f"{part}; detections with a score of {_LEAST_SCORE:g} or more"
     figure.text(_GAP / _WIDTH, 1 - 0.54 / height, said, fontsize=9, color=GREY)
     bottom = height - _HEADER
     for row, tall in zip(rows, heights, strict=True):

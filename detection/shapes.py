@@ -116,9 +116,11 @@ def _claim(root: Path, config: ShapesConfig) -> None:
     marker = root / SETTINGS
     if marker.is_file():
         if marker.read_text() != settings:
-            raise ValueError(f"{root} holds shapes of other settings ({SETTINGS}); give another folder by --save")
+            raise ValueError(
+                f"{root} holds shapes drawn with other settings ({SETTINGS}); give another folder with --save"
+            )
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(f"{root} holds something else; give a new folder by --save")
+        raise ValueError(f"{root} holds something else; give a new folder with --save")
     write_text(marker, settings)
 
 

@@ -52,8 +52,8 @@ def train_detector(config: DetectTrainConfig) -> DetectResult:
     images, val = open_split(config.data, "train"), open_split(config.data, "val")
     if images.class_names != val.class_names:
         raise ValueError(
-            f"{config.data.train_annotations} and {config.data.val_annotations} list different categories; a detector "
-            "is scored on what it was taught: give both the same list"
+            f"{config.data.train_annotations} and {config.data.val_annotations} list different categories; a "
+            "detector is scored on the classes it was trained on: give both the same list"
         )
     torch.manual_seed(seed_of(config.seed, "weights"))
     start = None if config.start is None else Path(config.start)

@@ -47,4 +47,4 @@ class ExplainConfig(TrainedNetworkConfig):
         if self.versus is not None and self.versus_weights is None:
             raise ValueError(f"versus is {self.versus}, but its weights are not given; add --versus-weights FILE")
         if self.versus is None and self.versus_weights is not None:
-            raise ValueError(f"versus_weights is {self.versus_weights}; say which network they are of: --versus NET")
+            raise ValueError(f"versus_weights is {self.versus_weights}; name their network with --versus NET")

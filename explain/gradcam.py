@@ -71,7 +71,8 @@ def check_supported(module: nn.Module, name: str) -> None:
 
     if not isinstance(module, PSViT | ResNet):
         raise ValueError(
-            f"{name}: explain knows our own networks and, of torchvision, {SUPPORTED}; choose one of these"
+            f"{name}: explain supports psvit-search's own networks and, from torchvision, {SUPPORTED}; choose one of "
+            "these"
         )
 
 

@@ -1,6 +1,6 @@
 """The pictures of ``psvit-search explain``: similarity of attention maps, of heads and of tokens, and Grad-CAM.
 
-1200 pixels wide. A sharing layer is orange, as in the drawing of an architecture.
+1200 pixels wide. Sharing layers are orange, as in the drawing of an architecture.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def draw_attention(stages: Sequence[MapSimilarity], name: str, num_images: int, 
     sharing = any(SHARING in stage.letters for stage in stages)
     _legend(
         rows[-1],
-        f"different images: how alike the maps of two layers are whatever the image{apart}",
-        "the same map: alike by construction. A sharing layer is orange" if sharing else "",
+        f"different images: similarity of two layers' maps whatever the image{apart}",
+        "shared maps: identical by construction. Sharing layers are orange" if sharing else "",
     )
     save_figure(figure, path)
 
@@ -156,7 +156,7 @@ def draw_heads(stages: Sequence[MapSimilarity], name: str, num_images: int, path
         if len(stages) > 1:
             ax.set_title(f"stage {number}", fontsize=8)
     _colour_bar(rows[1], image, list(axes.flat), "similarity")
-    _legend(rows[2], "white frames: heads that are matched, one to one, so that the sum of their similarity is largest")
+    _legend(rows[2], "white frames: heads matched one to one for the largest total similarity")
     save_figure(figure, path)
     return True
 
@@ -192,8 +192,8 @@ def draw_tokens(
     _draw_token_curve(parts[1].subplots(), stages, letters)
     for stage, (part, word) in enumerate(zip(parts[2:], letters, strict=False)):
         _draw_token_grids(part, grids[stage], word, across, f"stage {stage + 1}" if len(letters) > 1 else "")
-    note = ". A sharing layer is orange" if any(SHARING in word for word in letters) else ""
-    _legend(parts[-1], f"squares: each token's mean similarity to the others of its image, where it lies{note}")
+    note = ". Sharing layers are orange" if any(SHARING in word for word in letters) else ""
+    _legend(parts[-1], f"squares: each token's mean similarity to the others of its image, at its position{note}")
     save_figure(figure, path)
 
 
@@ -277,7 +277,7 @@ class Seen:
 
 
 def draw_gradcam(networks: Sequence[Seen], captions: Sequence[str], true: Sequence[str | None], path: Path) -> None:
-    """Draw images, and over them where one network, or two side by side, find what speaks for the predicted class.
+    """Draw images, and over them where one network, or two side by side, find evidence for the predicted class.
 
     Args:
         networks: what each makes of the same images.
@@ -304,7 +304,7 @@ def draw_gradcam(networks: Sequence[Seen], captions: Sequence[str], true: Sequen
     def write(x: float, y: float, text: str, size: float = 7, **style: Any) -> None:
         figure.text(x / _WIDTH, 1 - y / height, text, fontsize=size, parse_math=False, **style)
 
-    write(0.12, 0.32, "Grad-CAM: what speaks for the predicted class", 13, fontweight="bold")
+    write(0.12, 0.32, "Grad-CAM: evidence for the predicted class", 13, fontweight="bold")
     for number in range(len(captions)):
         line, group = divmod(number, groups)
         left = 0.12 + group * (panels * side + gap)
@@ -342,7 +342,7 @@ def _grad_cam_scale(figure: Figure, height: float, places: Sequence[str]) -> Non
     ax.imshow(np.linspace(0, 1, 256)[None], cmap="inferno", aspect="auto")
     ax.set(xticks=[], yticks=[])
     from_what = f"interpolated from {' and '.join(dict.fromkeys(places))}"
-    text = f"nothing to most, each map scaled to its own largest value;\n{from_what}"
+    text = f"none to most, each map scaled to its own maximum;\n{from_what}"
     figure.text(1.40 / _WIDTH, 0.20 / height, text, fontsize=_NOTE, color=GREY, va="center")
 
 

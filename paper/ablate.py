@@ -280,7 +280,7 @@ def ablate(config: AblateConfig) -> Path:
             else:
                 _train_all(tasks, config)
         except Stopped:
-            raise Stopped(f"stopped; what was trained is saved in {out}, and the same command resumes") from None
+            raise Stopped(f"stopped; the work so far is saved in {out}; run the same command again to resume") from None
         if processes.main:
             for name, rows in config.tables.items():
                 write_table(make_table(name, rows, tasks, config), out)
@@ -305,7 +305,7 @@ def make_table(name: str, rows: Sequence[Ablation], tasks: Sequence[Training], c
         found = {}
         for seed in config.seeds:
             result = made[row.variant, seed]
-            assert result is not None, "a table is made when all is trained"
+            assert result is not None, "the table follows when all are trained"
             test_images = result.num_test_images
             found[str(seed)] = {key: getattr(result, key) for key in ("layers", "flops", "params", "top1")}
         top1 = {seed: result["top1"] for seed, result in found.items()}
@@ -349,7 +349,7 @@ def write_table(table: dict[str, Any], folder: Path) -> None:
     write_text(path.with_suffix(".csv"), table_frame(table).to_csv(index=False, lineterminator="\n"))
     write_text(path.with_suffix(".md"), text)
     draw_table(table, path.with_suffix(".png"))
-    print(f"\n{text}\nwrote {path}, and .csv, .md and .png beside it")
+    print(f"\n{text}\nwrote {path}, and .csv, .md and .png next to it")
 
 
 def table_frame(table: dict[str, Any]) -> pd.DataFrame:
@@ -378,7 +378,7 @@ def table_text(table: dict[str, Any]) -> str:
     lines.insert(1, ["-" * width for width in wide])
     padded = [[text.ljust(width) for text, width in zip(line, wide, strict=True)] for line in lines]
     seeds = len(table["seeds"])
-    what = f"mean ± sample standard deviation of {seeds} seeds" if seeds > 1 else f"seed {table['seeds'][0]} alone"
+    what = f"mean ± sample standard deviation of {seeds} seeds" if seeds > 1 else f"seed {table['seeds'][0]} only"
     images = f"{table['test_images']:,} test images of {table['data']}"
     notes = [f"- {short(row)}: {row['note']}." for row in table["rows"] if row["note"]]
     return "\n".join(

@@ -218,6 +218,6 @@ def printed_band(text: str, unit: int) -> Band:
     """
     value = Decimal(text)
     exponent = value.as_tuple().exponent
-    assert isinstance(exponent, int), f"{text!r} is no number"
+    assert isinstance(exponent, int), f"{text!r} is not a number"
     half = Decimal(1).scaleb(exponent) / 2
     return Band(math.ceil((value - half) * unit), math.floor((value + half) * unit))

@@ -196,7 +196,7 @@ def _read_table(document: dict[str, Any], path: Path) -> list[Result]:
 def _is_imagenet(data: Any, num_test_images: int) -> bool:
     """Whether a result is on ImageNet-1k's validation images; packed ones are told by their number."""
     if num_test_images != _TEST_IMAGES and data == "imagenet":
-        raise ValueError(f"it was tested on {num_test_images:,} images, and ImageNet-1k has {_TEST_IMAGES:,}")
+        raise ValueError(f"it was tested on {num_test_images:,} images, but ImageNet-1k has {_TEST_IMAGES:,}")
     return num_test_images == _TEST_IMAGES and data in _MAY_BE_IMAGENET
 
 
@@ -265,7 +265,7 @@ def _longest(some: Sequence[Trained], among: Sequence[Trained], left_out: list[s
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str) or not value.isprintable():
-        raise ValueError(f"{name} is {value!r}; it must be a text")
+        raise ValueError(f"{name} is {value!r}; it must be a string")
     return value
 
 
@@ -278,5 +278,5 @@ def _number(document: dict[str, Any], key: str) -> int:
 
 def _share(value: Any, name: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r}; it must be a share between 0 and 1")
+        raise ValueError(f"{name} is {value!r}; it must be a fraction between 0 and 1")
     return float(value)

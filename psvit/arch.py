@@ -98,7 +98,9 @@ class CellPath:
         """
         for number, depth in enumerate(architecture.depths, start=1):
             if depth > cells:
-                raise ValueError(f"stage {number} has {depth} layers, but the supernet only {cells} cells a stage")
+                raise ValueError(
+                    f"stage {number} has {depth} layers, but the supernet has only {cells} cells per stage"
+                )
         return cls(tuple(letters.ljust(cells, IDENTITY) for letters in architecture.stages))
 
     def __str__(self) -> str:
@@ -171,7 +173,7 @@ class NetworkSpec:
                     f"{self.patch_size}; use {fits}"
                 )
         if not self.widths or len(self.widths) != len(self.heads):
-            raise ValueError(f"widths {self.widths} and heads {self.heads} must name the same stages, one at least")
+            raise ValueError(f"widths {self.widths} and heads {self.heads} must cover the same stages, at least one")
         for stage, (width, heads) in enumerate(zip(self.widths, self.heads, strict=True), start=1):
             if heads < 1 or width < 1 or width % heads:
                 raise ValueError(f"stage {stage}: width {width} cannot be split into {heads} heads of equal width")

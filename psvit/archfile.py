@@ -195,4 +195,4 @@ def _check_path(text: str, architecture: Architecture) -> None:
     except ValueError as error:
         raise ValueError(f"$.origin.path: {error}") from None
     if path.architecture != architecture:
-        raise ValueError(f"$.origin.path: is {text}, which is another architecture than $.stages")
+        raise ValueError(f"$.origin.path: is {text}, a different architecture from $.stages")

@@ -88,7 +88,7 @@ def network_cost(spec: NetworkSpec, architecture: Architecture) -> Cost:
         ValueError: the architecture has another number of stages than the dimensions.
     """
     if len(architecture.stages) != spec.stages:
-        raise ValueError(f"{architecture} has {len(architecture.stages)} stages, the network {spec.stages}")
+        raise ValueError(f"{architecture} has {len(architecture.stages)} stages, but the network has {spec.stages}")
     total = fixed_cost(spec)
     for stage, (basic, sharing) in enumerate(architecture.counts):
         total += stage_cost(spec, stage, basic, sharing)

@@ -129,7 +129,7 @@ def _draw_title(ax: Axes, layout: _Layout, total: Cost) -> None:
     for line in layout.letters:
         _write(ax, layout.text_left, y, line, size=9, family="DejaVu Sans Mono")
         y += 0.19
-    _write(ax, layout.text_left, y, f"{_cost_text(total)} in all", size=9, color=GREY)
+    _write(ax, layout.text_left, y, f"{_cost_text(total)} in total", size=9, color=GREY)
 
 
 def _draw_layers(ax: Axes, layers: str, stage: int, layout: _Layout) -> None:
@@ -246,8 +246,8 @@ def _draw_legend(ax: Axes, x: float, y: float) -> None:
     for row, (colour, text) in enumerate(
         [
             (BLUE, "basic layer: computes an attention map"),
-            (ORANGE, "sharing layer: uses the map that its arrow brings"),
-            (SKY, "tokens; FLOPs are multiply-adds an image"),
+            (ORANGE, "sharing layer: reuses the map that its arrow comes from"),
+            (SKY, "tokens; FLOPs are multiply-adds per image"),
         ]
     ):
         ax.add_patch(Rectangle((x, y + 0.2 * row - 0.09), 0.16, 0.12, facecolor=colour, edgecolor=INK, linewidth=0.6))

@@ -100,7 +100,7 @@ def _find(target: str) -> tuple[ArchFile, str]:
 
     if target in SPACES:
         largest = Architecture((BASIC * _CELLS,) * SPACES[target].stages)
-        note = f"the space's largest network, {_CELLS} basic layers a stage; for another one write {target}:BSB-BB-B"
+        note = f"the space's largest network, {_CELLS} basic layers per stage; for another one write {target}:BSB-BB-B"
         return ArchFile(SPACES[target], largest), note
     return find_arch(target), ""
 
@@ -111,7 +111,7 @@ def _table(arch: ArchFile, note: str) -> list[str]:
     image = f"{spec.image_size[0]}x{spec.image_size[1]}"
     readout = "class token" if spec.readout == "class_token" else "mean over tokens"
     lines = [
-        f"{_plain(spec.name) or 'network'}: {format_quantity(total.flops)} FLOPs (multiply-adds an image), "
+        f"{_plain(spec.name) or 'network'}: {format_quantity(total.flops)} FLOPs (multiply-adds per image), "
         f"{format_quantity(total.params)} parameters",
         f"PSViT-{spec.kind.upper()}, image {image}, patch {spec.patch_size}, readout {readout}, {spec.classes} classes",
     ]
@@ -137,7 +137,7 @@ def _origin_lines(provenance: dict[str, Any] | None) -> list[str]:
     """Where a searched network came from."""
     if not provenance:
         return []
-    lines = ["", "Where it came from"]
+    lines = ["", "Origin"]
     for key, value in provenance.items():
         text = _plain(value)
         lines.append(f"  {key.replace('_', ' '):<16}  {text if len(text) <= 80 else text[:77] + '...'}")

@@ -168,7 +168,7 @@ class PSViT(NetworkBase):
 
     def __init__(self, spec: NetworkSpec, architecture: Architecture, drop_path: float = 0.0) -> None:
         if len(architecture.stages) != spec.stages:
-            raise ValueError(f"{architecture} has {len(architecture.stages)} stages, the network {spec.stages}")
+            raise ValueError(f"{architecture} has {len(architecture.stages)} stages, but the network has {spec.stages}")
         super().__init__(spec)
         self.architecture = architecture
         rates = iter(drop_path_rates(sum(architecture.depths), drop_path))
@@ -202,7 +202,7 @@ class PSViT(NetworkBase):
         """
         if self.spec.kind == "1d":
             raise ValueError(
-                f"{self.spec.name or 'this PSViT-1D'} pools a sequence with a class token, so that its tokens form no "
+                f"{self.spec.name or 'this PSViT-1D'} pools a sequence with a class token, so its tokens form no "
                 "feature map; use a PSViT-2D, such as psvit_2d_tiny_8"
             )
         return [x.transpose(1, 2).reshape(len(x), -1, *grid) for x, grid in self._walk(images)]

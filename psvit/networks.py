@@ -78,9 +78,9 @@ class TorchvisionNetwork:
         if short not in names:
             close = " or ".join(get_close_matches(short, names, n=3))
             guess = f"did you mean {close}?" if close else "torchvision.models.list_models() lists them"
-            raise ValueError(f"{self.name}: torchvision knows no such classifier; {guess}")
+            raise ValueError(f"{self.name}: torchvision has no such classifier; {guess}")
         if short in ("googlenet", "inception_v3"):
-            raise ValueError(f"{self.name}: answers with several logits in training; choose another one")
+            raise ValueError(f"{self.name}: returns several outputs in training; choose another one")
 
     def build(self, drop_path: float = 0.0) -> nn.Module:
         """The network with torchvision's random weights; it has no drop path, whatever the rate."""
@@ -138,9 +138,9 @@ def find_arch(text: str) -> ArchFile:
         begin = [other for other in known if name and other.startswith(name)]
         close = " or ".join(begin[:4] or get_close_matches(name, known, n=3))
         hint = f"did you mean {close}?" if close else f"give an arch.json, or one of {', '.join(known)}"
-        raise ValueError(f"nothing is named {name!r}; {hint}")
+        raise ValueError(f"no network is named {name!r}; {hint}")
     if not colon:
-        raise ValueError(f"{name} is a space of many networks; say which layers, as {name}:BSB-BB-B")
+        raise ValueError(f"{name} is a space of many networks; give its layers, such as {name}:BSB-BB-B")
     try:
         architecture = Architecture.parse(layers)
     except ValueError as error:

@@ -19,7 +19,7 @@ def parse_quantity(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([KMGT]?)", text.strip(), re.IGNORECASE)
     if not match:
-        raise ValueError(f"{text!r} is no amount; write a number with K, M, G or T, such as 1.3G")
+        raise ValueError(f"{text!r} is not an amount; write a number with K, M, G or T, such as 1.3G")
     return int(Decimal(match[1]) * _UNITS[match[2].upper()])
 
 
@@ -42,7 +42,7 @@ def parse_duration(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|ms|us|ns)", text.strip(), re.IGNORECASE)
     if not match:
-        raise ValueError(f"{text!r} is no duration; write a number with s, ms, us or ns, such as 2ms")
+        raise ValueError(f"{text!r} is not a duration; write a number with s, ms, us or ns, such as 2ms")
     return int(Decimal(match[1]) * _SECONDS[match[2].lower()])
 
 
@@ -61,7 +61,7 @@ class Band:
 
     def __post_init__(self) -> None:
         if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError(f"the band {self.low:,}..{self.high:,} is upside down; write the smaller amount first")
+            raise ValueError(f"the band {self.low:,}..{self.high:,} is reversed; write the smaller amount first")
 
     @classmethod
     def parse(cls, text: str | None, read: Callable[[str], int] = parse_quantity) -> Band:

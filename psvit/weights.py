@@ -81,5 +81,5 @@ def _open(path: Path) -> Any:
         return safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path}: not a whole safetensors file ({error}); it was cut short or is of another kind"
+            f"{path}: not a valid safetensors file ({error}); it is truncated or of another kind"
         ) from None

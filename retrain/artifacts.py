@@ -40,4 +40,4 @@ def save_trained(folder: Path, trained: Trained, network: Network, about: dict[s
 def tell_files(folder: Path, network: Network, picture: str) -> None:
     """Print where everything lies; ``picture`` is what was drawn beside the curves."""
     files = [*["arch.json"] * isinstance(network, ArchFile), "result.json", f"training.png and {picture}"]
-    print(f"wrote {folder / WEIGHTS}, and {', '.join(files)} beside it")
+    print(f"wrote {folder / WEIGHTS}, and {', '.join(files)} next to it")

@@ -37,7 +37,7 @@ class DistillConfig:
         check_share(self, "alpha", prefix="distill.")
         check_above(self, 0, "temperature", prefix="distill.")
         if self.weights is not None and self.teacher is None:
-            raise ValueError("distill.weights is given, but no teacher; say distill.teacher=... as well")
+            raise ValueError("distill.weights is given, but no teacher; give distill.teacher=... as well")
 
 
 @dataclass

@@ -22,8 +22,8 @@ def fit_to_data(network: Network, data: Data, adapt: bool) -> Network:
         return fitted
     here, there = (f"{each.classes} classes at {_pixels(each.image_size)}" for each in (network, fitted))
     raise ValueError(
-        f"arch.json is of {here}, the data {data.config.name} of {there}: name the data it was searched on "
-        "(data=... data.root=...), or say adapt=true to train it on these"
+        f"arch.json has {here}, the data {data.config.name} {there}: give the data it was searched on "
+        "(data=... data.root=...), or set adapt=true to train it on this data"
     )
 
 
@@ -41,13 +41,13 @@ def open_network(text: str, data: Data) -> Network:
         network = network.for_data(data.classes, data.image_size)
     if data.classes != network.classes:
         raise ValueError(
-            f"{text} is of {network.classes} classes, the data {data.config.name} of {data.classes}: name the data it "
+            f"{text} has {network.classes} classes, the data {data.config.name} {data.classes}: give the data it "
             "was trained on (data=... data.root=...)"
         )
     if data.config.image_size is not None and data.image_size != network.image_size:
         raise ValueError(
-            f"{text} takes images of {_pixels(network.image_size)}, and data.image_size is {data.config.image_size}; "
-            "leave data.image_size out: images are resized to what the network takes"
+            f"{text} takes images of {_pixels(network.image_size)}, but data.image_size is {data.config.image_size}; "
+            "omit data.image_size: images are resized to fit the network"
         )
     return network
 

@@ -101,7 +101,7 @@ def draw_predictions(
     from matplotlib.patches import Rectangle
 
     if not len(images):
-        raise ValueError("there is no test image to draw; give at least one")
+        raise ValueError("there are no test images to draw; give at least one")
     wrong = np.asarray(labels) != np.asarray(predictions)
     order = np.argsort(~wrong, kind="stable")[: _COLUMNS * _MOST_ROWS]
     rows = -(-len(order) // _COLUMNS)
@@ -140,7 +140,7 @@ def _read(metrics_csv: Path) -> pd.DataFrame:
         raise ValueError(f"cannot read {metrics_csv}: {reason}; train first, or name a run's metrics.csv") from None
     metrics = table.apply(pd.to_numeric, errors="coerce")
     if "epoch" not in metrics or metrics["epoch"].isna().all():
-        raise ValueError(f"{metrics_csv}: holds no epoch; wait until the first one is done")
+        raise ValueError(f"{metrics_csv}: holds no epochs yet; wait until the first is done")
     return metrics.dropna(subset=["epoch"]).sort_values("epoch")
 
 

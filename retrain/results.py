@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from psvit.run.records import Record
 
-_AGAIN = "delete it and start the same command again to write it anew"
+_AGAIN = "delete it and run the same command again to rewrite it"
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ def start_from(path: Path, network: nn.Module, classes: int, adapt: bool) -> str
         before = len(tensors[head[0]])
         if not adapt:
             raise ValueError(
-                f"{path}: its head has {before} classes, the data {classes}: say adapt=true to train a new head, or "
-                "name the data that the weights are of"
+                f"{path}: its head has {before} classes, the data {classes}: set adapt=true to train a new head, or "
+                "give the data that the weights were trained on"
             )
         tensors |= {name: own[name] for name in head}
         done.append(f"a new head for {classes} classes instead of {before}")

@@ -234,7 +234,7 @@ def _known(name: str, names: Sequence[str], library: str) -> None:
     if name not in names:
         close = get_close_matches(name, names, n=3)
         guess = f"; did you mean {' or '.join(close)}?" if close else f"; {library}.list_models() lists its names"
-        raise ValueError(f"distill.teacher={library}:{name}: {library} knows no such classifier{guess}")
+        raise ValueError(f"distill.teacher={library}:{name}: {library} has no such classifier{guess}")
 
 
 def _same_classes(teacher: str, classes: int, data: Data) -> None:
@@ -275,8 +275,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: there is no such weights file") from None
     except Exception as error:  # a damaged archive raises almost anything
         raise ValueError(
-            f"{path}: cannot be read as tensors only: it is damaged, of another kind, or holds code, of which nothing "
-            "was run; save the state_dict() alone, or as safetensors"
+            f"{path}: cannot be read as plain tensors: it is damaged, of another kind, or holds code (none was run); "
+            "save only the state_dict(), or use safetensors"
         ) from error
     for key in ("model", "state_dict"):  # as DeiT's, and as timm's training scripts write it
         content = content.get(key, content) if isinstance(content, dict) else content

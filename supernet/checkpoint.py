@@ -49,7 +49,7 @@ class TrainedSupernet:
         path = run / WEIGHTS if run.is_dir() else run
         if not path.is_file():
             unfinished = (run / "checkpoint.pt").exists()
-            what = "its training has not ended yet; start the same" if unfinished else "train one first with"
+            what = "its training has not finished; resume it with" if unfinished else "train one first with"
             raise ValueError(f"{run}: holds no trained supernet; {what} psvit-search train-supernet")
         about = read_about(path)
         try:
@@ -58,7 +58,7 @@ class TrainedSupernet:
             return cls(path, space, data, *(about[key] for key in ("search_split", "seed", "weights", "sampling")))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{path}: is no supernet of this version ({error}); give the run of train-supernet"
+                f"{path}: is not a supernet of this version ({error}); give the run of train-supernet"
             ) from None
 
     def load(self) -> Supernet:
@@ -85,8 +85,8 @@ class TrainedSupernet:
         data = open_data(config)
         if data.split_record() != self.search_split:
             raise ValueError(
-                f"the search split of {config.name} in {config.root} is not the one that {self.path} was trained "
-                "beside: images were added, removed or renamed; give the folder of that time as data_root="
+                f"the search split of {config.name} in {config.root} is not the one held out when {self.path} was "
+                "trained: images were added, removed or renamed; give the original folder as data_root="
             )
         return data
 

@@ -81,7 +81,7 @@ def inherit_weights(config: InheritConfig) -> Path:
     about = {"network": asdict(arch.spec), "architecture": str(arch.architecture), "path": str(path)}
     save = Path(config.save)
     save_weights(save, inherit(trained.load(), path), {**about, "supernet_sha256": trained.sha256})
-    print(f"wrote {save}, the weights that {arch.architecture} inherits from {trained.path} on the path {path}")
+    print(f"wrote {save}, the weights that {arch.architecture} inherits from {trained.path} on path {path}")
     print(f"to train them on: psvit-search retrain --arch {config.arch} --start {save}")
     return save
 
@@ -92,6 +92,6 @@ def _check_same_space(config: InheritConfig, spec: NetworkSpec, space: NetworkSp
     for key in here:
         if key != "name" and here[key] != there[key]:
             raise ValueError(
-                f"{config.arch} is of another space than the supernet {config.supernet}: {key} is {here[key]}, there "
-                f"{there[key]}; give the supernet that it was searched in (--supernet RUN)"
+                f"{config.arch} is from another space than the supernet {config.supernet}: {key} is {here[key]} "
+                f"here, {there[key]} there; give the supernet that it was searched in (--supernet RUN)"
             )

@@ -70,7 +70,7 @@ class Supernet(NetworkBase):
         shape = [*map(len, paths.stages)]
         if shape != [self.cells] * self.spec.stages:
             what = paths if isinstance(paths, CellPath) else f"a path of stages of {shape} cells"
-            raise ValueError(f"{what} is no path of a supernet of {self.spec.stages} stages x {self.cells} cells")
+            raise ValueError(f"{what} is not a path of a supernet of {self.spec.stages} stages x {self.cells} cells")
         x, grid = self.embed(images)
         if isinstance(paths, Routing) and paths.enter is not None:
             x = x.index_select(0, paths.enter)

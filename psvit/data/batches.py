@@ -181,7 +181,7 @@ class Source(TorchDataset[Chunk | ValueError]):
                 if not self.skip:
                     raise
                 corrupt.append(CorruptImage(self.images.names[candidate], str(error)))
-        raise ValueError(f"{len(corrupt)} training images in a row are broken, the last: {corrupt[-1].reason}")
+        raise ValueError(f"{len(corrupt)} training images in a row are corrupt, the last: {corrupt[-1].reason}")
 
     def _others(self, image: int) -> Iterator[int]:
         rng = numpy_rng(self.seed, "in place of", image)
@@ -273,7 +273,7 @@ class BatchAssembler:
                     f"{len(self._corrupt)} training images are corrupt, more than data.corrupt_limit="
                     f"{self.corrupt_limit}; the last: {reason}"
                 )
-            print(f"skipped, broken image {len(self._corrupt)}: {reason}", file=sys.stderr, flush=True)
+            print(f"skipped corrupt image {len(self._corrupt)}: {reason}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)

@@ -105,13 +105,15 @@ class CacheFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = open(self.path / ".lock", "a")  # noqa: SIM115  (open as long as the context)
         except OSError as error:
-            raise ValueError(f"cannot write to {self.path}: {error.strerror}; give another folder by --save") from error
+            raise ValueError(
+                f"cannot write to {self.path}: {error.strerror}; give another folder with --save"
+            ) from error
         with lock:
             try:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers that outlive a killed run
             except OSError as error:
                 raise ValueError(
-                    f"another process works in {self.path}; wait for it, or give another folder"
+                    f"another process is using {self.path}; wait for it, or give another folder"
                 ) from error
             yield
 
@@ -119,7 +121,7 @@ class CacheFolder:
         """What was asked for when the cache was begun; None for a folder in which none was.
 
         Raises:
-            ValueError: the record is damaged or of another version.
+            ValueError: the record is damaged or from another version.
         """
         path = self.path / REQUEST
         if not path.exists():
@@ -128,7 +130,7 @@ class CacheFolder:
             content = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(content, dict) and (content.get("format"), content.get("version")) == (FORMAT, VERSION):
                 return content
-        raise ValueError(f"{path} is damaged or of another version; delete the folder, or give another one")
+        raise ValueError(f"{path} is damaged or from another version; delete the folder, or give another one")
 
     def begin(self, request: Mapping[str, Any]) -> None:
         """Record what is asked for."""

@@ -37,7 +37,7 @@ def open_dataset(config: DataConfig) -> Dataset:
         raise ValueError(f"data={config.name} needs to know where its images are; give data.root=FOLDER")
     root = Path(config.root).expanduser()
     if not root.is_dir():
-        raise ValueError(f"data.root={root} {'is no folder' if root.exists() else 'does not exist'}; give a folder")
+        raise ValueError(f"data.root={root} {'is not a folder' if root.exists() else 'does not exist'}; give a folder")
     return _OPENERS[config.name](root)
 
 
@@ -61,7 +61,7 @@ def _class_folders(folder: Path) -> list[str]:
     try:
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
-        raise ValueError(f"cannot list {folder}: {error.strerror}; make it a folder that may be read") from error
+        raise ValueError(f"cannot list {folder}: {error.strerror}; make it readable") from error
 
 
 def _list_images(folder: Path, classes: list[str]) -> FolderImages:
@@ -76,7 +76,7 @@ def _list_images(folder: Path, classes: list[str]) -> FolderImages:
     labels = np.array([label for _, label in found], np.int64)
     for label, count in enumerate(np.bincount(labels, minlength=len(classes))):
         if count == 0:
-            raise ValueError(f"class folder {folder / classes[label]} has no image; put images in it or remove it")
+            raise ValueError(f"class folder {folder / classes[label]} has no images; add some or remove it")
     below = len(str(folder)) + 1
     return FolderImages(folder, [path[below:].replace(os.sep, "/") for path, _ in found], labels)
 
@@ -95,9 +95,9 @@ def _open_folder(root: Path) -> Dataset:
     train = root / "train" if split_by_name else root
     classes = _class_folders(train)
     if not classes:
-        raise ValueError(f"{train} holds no class folders; put the images of each class in a folder of its own there")
+        raise ValueError(f"{train} holds no class folders; give each class a folder of its own there")
     if len(classes) == 1:
-        raise ValueError(f"{train} holds one class only, {classes[0]!r}; there is nothing to tell apart")
+        raise ValueError(f"{train} holds only one class, {classes[0]!r}; a classifier needs at least two")
     tests = [root / name for name in ("test", "val") if split_by_name and (root / name).is_dir()]
     open_test = None
     if tests:
@@ -114,10 +114,10 @@ def _check_same_classes(train: Path, classes: list[str], test: Path) -> None:
     """Raise ValueError unless ``test`` has the class folders of ``train``; their images are not looked at."""
     there = _class_folders(test)
     if not there:
-        raise ValueError(f"{test} holds no class folders; sort its images into folders named as those of {train}")
+        raise ValueError(f"{test} holds no class folders; sort its images into folders named like those of {train}")
     for name in sorted(set(classes) ^ set(there)):
         has, lacks = (train, test) if name in classes else (test, train)
-        raise ValueError(f"{has} has a class {name!r} that {lacks} has not; give both the same class folders")
+        raise ValueError(f"{has} has a class {name!r} that {lacks} lacks; give both the same class folders")
 
 
 def _open_imagenet(root: Path) -> Dataset:
@@ -131,7 +131,7 @@ def _open_imagenet(root: Path) -> Dataset:
     train, val = root / "train", root / "val"
     classes = _class_folders(train)
     if len(classes) < 2:
-        raise ValueError(f"{train} holds {len(classes)} class folders; ImageNet has one for each of its classes")
+        raise ValueError(f"{train} holds {len(classes)} class folders; ImageNet has one per class")
     _check_same_classes(train, classes, val)
     titles = load_meta_file(root)[0] if (root / "meta.bin").is_file() else {}
     class_names = tuple(f"{wnid} {titles[wnid][0]}" if wnid in titles else wnid for wnid in classes)

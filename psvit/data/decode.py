@@ -53,7 +53,7 @@ def decode_image(source: Path | BytesIO, name: str, need: Need | None = None) ->
     except (
         Exception
     ) as error:  # a broken file makes Pillow raise almost anything: OSError, SyntaxError, struct.error...
-        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else (str(error) or repr(error))
+        reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else (str(error) or repr(error))
         raise ValueError(f"cannot read image {name} ({reason.splitlines()[0]}); repair or remove it") from error
     return torch.from_numpy(rgb).permute(2, 0, 1)
 

@@ -100,6 +100,6 @@ class PackedImages:
             fault = str(error)
         root = self._shard(index).parent
         raise ValueError(
-            f"{fault}, at image {self.names[index]}; psvit-search prepare-data --save {root} --verify lists all that "
-            "is damaged and says how to repair it"
+            f"{fault}, at image {self.names[index]}; psvit-search prepare-data --save {root} --verify lists all "
+            "damaged files and how to repair them"
         )

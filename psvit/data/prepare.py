@@ -58,12 +58,12 @@ def prepare_data(config: PrepareConfig) -> None:
 def _tell(folder: Path, index: Index) -> None:
     size = sum(file.bytes for _, file in index.files())
     shards = sum(map(len, index.shards.values()))
-    left_out = f", without {len(index.skipped):,} that could not be read (named in {INDEX})" if index.skipped else ""
+    left_out = f", without {len(index.skipped):,} that could not be read (listed in {INDEX})" if index.skipped else ""
     images = " + ".join(
         f"{len(read_table(folder, split, table).labels):,} {split} images" for split, table in index.tables.items()
     )
     print(f"{folder}: {images} in {shards} shards, {size / 1e6:,.1f} MB{left_out}")
-    print(f"train from it by data=packed data.root={folder}")
+    print(f"train from it with data=packed data.root={folder}")
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,11 @@ def check_same_request(recorded: Mapping[str, Any], asked: Request, folder: Path
         if key not in ("root", "sha256") and there.get(key) != here.get(key)
     ]
     if not changed and recorded["source"]["sha256"] != asked["source"]["sha256"]:
-        changed = ["the names of the images or classes are others"]
+        changed = ["the names of the images or classes differ"]
     if changed:
         raise ValueError(
-            f"{folder} holds a cache of other settings: {'; '.join(changed)}. Give another folder by --save, "
-            "or the old settings to go on"
+            f"{folder} holds a cache made with other settings: {'; '.join(changed)}. Give another folder with --save, "
+            "or the old settings to resume"
         )
 
 
@@ -197,18 +197,18 @@ class RecordReader:
                     self._leave_out(record.reason, len({**skipped, **unreadable}))
             counter.advance(len(numbers))
             if self.stop.requested:
-                raise Stopped("stopped; the same command goes on after the last whole shard")
+                raise Stopped("stopped; run the same command again to resume after the last complete shard")
         return ShardContent(shard, kept, unreadable)
 
     def _leave_out(self, reason: str, skipped: int) -> None:
         if self.data.corrupt == "fail":
-            raise ValueError(f"{reason}, or leave out what cannot be read by data.corrupt=skip")
+            raise ValueError(f"{reason}, or skip unreadable images with data.corrupt=skip")
         if skipped > self.data.corrupt_limit:
             raise ValueError(
                 f"{skipped} images cannot be read, more than data.corrupt_limit={self.data.corrupt_limit}; the "
                 f"last: {reason}"
             )
-        print(f"left out: {reason}", file=sys.stderr, flush=True)
+        print(f"skipped: {reason}", file=sys.stderr, flush=True)
 
 
 def _chunks(shard: Shard) -> list[range]:
@@ -270,7 +270,7 @@ class Packer:
                 shard = content.shard
                 if not self.folder.restore(content, index.shards[shard.split][shard.number]):
                     raise ValueError(
-                        f"{shard.name} comes out different from what it was: the images of "
+                        f"{shard.name} differs from what was written before: the images of "
                         f"{self.request['source']['root']} or the version of Pillow have changed; make a new cache in "
                         "another folder"
                     )

@@ -29,7 +29,7 @@ from psvit.run.files import sha256
 FORMAT, VERSION = "psvit-cache", 1
 INDEX = "index.json"
 SPLITS = ("train", "test")
-_AGAIN = "the prepare-data command that made the cache, given once more, makes them again"
+_AGAIN = "run the prepare-data command that made the cache again to rewrite them"
 
 
 class Described(NamedTuple):
@@ -122,17 +122,17 @@ def read_index(root: Path) -> Index:
     if not path.is_file():
         raise ValueError(
             f"{root} holds no finished cache ({INDEX} is missing); psvit-search prepare-data data=imagefolder "
-            f"data.root=FOLDER --save {root} makes one, or goes on with one"
+            f"data.root=FOLDER --save {root} makes or resumes one"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError("it is no index of a cache")
+            raise ValueError("it is not the index of a cache")
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path} ({error}); make a new cache in another folder") from error
     if content.get("version") != VERSION:
         raise ValueError(
-            f"{path} is of version {content.get('version')!r}, and this program reads {VERSION}; use the psvit-search "
+            f"{path} has version {content.get('version')!r}; this program reads {VERSION}; use the psvit-search "
             "that made it, or make a new cache"
         )
     try:
@@ -224,7 +224,7 @@ def verify(root: Path, threads: int, advance: Callable[[int], None] | None = Non
         raise ValueError(
             f"{len(damaged)} of the {len(files)} files of {root} are damaged or missing: {_some(damaged)}; {repair}"
         )
-    return f"{root}: all {len(files)} files are whole, {sum(file.bytes for _, file in files) / 1e6:,.1f} MB"
+    return f"{root}: all {len(files)} files are intact, {sum(file.bytes for _, file in files) / 1e6:,.1f} MB"
 
 
 def _some(names: Sequence[str], most: int = 20) -> str:

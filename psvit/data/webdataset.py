@@ -91,7 +91,7 @@ def open_webdataset(root: Path) -> Dataset:
     images = _list_images(root, train)
     classes = _class_names(root, images)
     if len(classes) < 2:
-        raise ValueError(f"{root} holds one class only, {classes[0]!r}; there is nothing to tell apart")
+        raise ValueError(f"{root} holds only one class, {classes[0]!r}; a classifier needs at least two")
     _check_labels(images, classes)
 
     def open_test() -> Images:
@@ -120,10 +120,10 @@ def find_shards(root: Path) -> tuple[list[Path], list[Path]]:
     if "train" not in found and "" in found and not tests:
         return found[""], []
     if "" in found and found.keys() != {""}:
-        raise ValueError(f"{found[''][0]} is not said to be of a split; let its name begin with train- or val-")
+        raise ValueError(f"{found[''][0]} belongs to no known split; start its name with train- or val-")
     if "train" not in found:
         raise ValueError(
-            f"{root} holds no tar to train on; it needs plain train-000000.tar, ..., or a folder train/ of them"
+            f"{root} holds no training tar; it needs uncompressed train-000000.tar, ..., or a folder train/ of them"
         )
     return found["train"], tests
 
@@ -147,9 +147,11 @@ def read_members(path: Path) -> Iterator[Member]:
             file.seek(end)
             whole = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
     except (OSError, tarfile.TarError) as error:
-        raise ValueError(f"cannot read {path} ({error}); it is no plain tar, or cut off: get it again") from error
+        raise ValueError(
+            f"cannot read {path} ({error}); it is not an uncompressed tar, or is truncated: download it again"
+        ) from error
     if not whole:
-        raise ValueError(f"{path} is cut off or damaged at byte {end:,}; get it again")
+        raise ValueError(f"{path} is cut off or damaged at byte {end:,}; download it again")
 
 
 def read_samples(path: Path) -> list[Sample]:
@@ -166,12 +168,12 @@ def read_samples(path: Path) -> list[Sample]:
             if image is None:
                 continue
             if "cls" not in by_suffix:
-                raise ValueError(f"{path} has an image {key}.{image.suffix} and no {key}.cls beside it; add its class")
+                raise ValueError(f"{path} has image {key}.{image.suffix} but no {key}.cls; add its class")
             label = by_suffix["cls"]
             file.seek(label.offset)
             text = file.read(min(label.length, 100)).decode("ascii", "replace").strip()
             if not re.fullmatch("[0-9]{1,9}", text):
-                raise ValueError(f"{key}.cls of {path} is {text!r}; it must be the number of a class, 0 or more")
+                raise ValueError(f"{key}.cls of {path} is {text!r}; it must be a class number, 0 or more")
             samples.append(Sample(image, int(text)))
     return samples
 
@@ -213,7 +215,7 @@ def _list_images(root: Path, paths: list[Path]) -> TarImages:
     shards = list(load(_Shards(root, paths), range(len(paths)), readers, pin=False))
     labels = torch.cat([shard.labels for shard in shards]).numpy()
     if not len(labels):
-        raise ValueError(f"{paths[0]} and what is beside it hold no image; a sample is NAME.jpg or .png with NAME.cls")
+        raise ValueError(f"{paths[0]} and the other shards hold no images; a sample is NAME.jpg or .png with NAME.cls")
     return TarImages(
         ShardFiles(paths),
         [name for shard in shards if len(shard.labels) for name in unpack_names(shard.names.numpy())],
@@ -232,9 +234,9 @@ def _class_names(root: Path, images: TarImages) -> tuple[str, ...]:
     try:
         names = path.read_text(encoding="utf-8").strip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path} ({error}); it holds one class a line, in UTF-8") from error
+        raise ValueError(f"cannot read {path} ({error}); it must hold one class per line, in UTF-8") from error
     if not names or not all(name.strip() for name in names):
-        raise ValueError(f"{path} has an empty line; it holds one class a line, in the order of their numbers")
+        raise ValueError(f"{path} has an empty line; it must hold one class per line, in the order of their numbers")
     return tuple(name.strip() for name in names)
 
 
@@ -243,6 +245,6 @@ def _check_labels(images: TarImages, classes: tuple[str, ...]) -> None:
     if len(wrong):
         index = wrong[0]
         raise ValueError(
-            f"{images.names[index]} is of class {images.labels[index]}, and there are {len(classes)}, from 0 on; "
+            f"{images.names[index]} has class {images.labels[index]}, but there are {len(classes)}, counted from 0; "
             f"correct its .cls, or name all classes in {CLASSES}"
         )

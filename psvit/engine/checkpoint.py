@@ -12,7 +12,7 @@ import torch
 from psvit.run.files import write_atomically
 
 _HEADER = {"format": "psvit-checkpoint", "version": 1}
-_DAMAGED = "cut short or damaged; delete it to start again, or use another checkpoint"
+_DAMAGED = "truncated or damaged; delete it to start again, or use another checkpoint"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if magic[:1] == b"\x80":
         raise ValueError(f"{path} is a bare pickle, which may hold code: refused, nothing was run")
     if magic != b"PK":  # torch.save writes zip archives
-        raise ValueError(f"{path} is no checkpoint of psvit-search, or damaged from its first byte on")
+        raise ValueError(f"{path} is not a psvit-search checkpoint, or is damaged from its first byte")
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip() is not None  # torch does not compare checksums
@@ -61,7 +61,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if damaged:
         raise ValueError(f"{path} is {_DAMAGED}")
     if not isinstance(state, dict) or state.get("format") != _HEADER["format"]:
-        raise ValueError(f"{path} is no checkpoint of psvit-search")
+        raise ValueError(f"{path} is not a psvit-search checkpoint")
     if state.get("version") != _HEADER["version"]:
-        raise ValueError(f"{path} is of checkpoint version {state.get('version')}; this psvit-search reads version 1")
+        raise ValueError(f"{path} has checkpoint version {state.get('version')}; this psvit-search reads version 1")
     return {key: value for key, value in state.items() if key not in _HEADER}

@@ -66,8 +66,8 @@ class Processes:
             return
         if device.type == "cuda" and not dist.is_nccl_available():
             raise ValueError(
-                f"torch {torch.__version__} was built without NCCL, by which processes talk between GPUs; install one "
-                "that has it (Linux), start one process, or say device=cpu"
+                f"torch {torch.__version__} was built without NCCL, which processes need to communicate between "
+                "GPUs; install a build that has it (Linux), start one process, or set device=cpu"
             )
         with _peers():
             store, _, _ = next(iter(rendezvous("env://", self.rank, self.world)))
@@ -121,7 +121,7 @@ class Processes:
             raise ValueError(
                 f"process {other} was started with other settings than process 0"
                 + (f" ({'; '.join(what)})" if what else "")
-                + "; start all of them by the same command"
+                + "; start all of them with the same command"
             )
 
     def sum(self, values: Tensor) -> Tensor:
@@ -169,6 +169,6 @@ def _peers() -> Iterator[None]:
         if not isinstance(error, dist.DistError) and not any(word in str(error).lower() for word in _BROKEN):
             raise
         raise ValueError(
-            f"lost another process of this run ({str(error).splitlines()[0][:200]}); the report of torchrun names the "
-            "one that failed first. What was saved is kept, and the same command goes on"
+            f"lost another process of this run ({str(error).splitlines()[0][:200]}); torchrun's report names the one "
+            "that failed first. Saved work is kept; run the same command again to resume"
         ) from error

@@ -71,9 +71,11 @@ def check_recipe(model: nn.Module, recipe: LoopRecipe) -> None:
             ``set_grad_checkpointing()``.
     """
     if recipe.layer_decay is not None and not hasattr(model, "layer_depths"):
-        raise ValueError("recipe.layer_decay needs layers in one order, which this network does not tell; say null")
+        raise ValueError(
+            "recipe.layer_decay needs an order of the layers, which this network does not provide; set it to null"
+        )
     if recipe.checkpoint_activations and not hasattr(model, "set_grad_checkpointing"):
-        raise ValueError("this network cannot compute activations again; say recipe.checkpoint_activations=false")
+        raise ValueError("this network cannot recompute activations; set recipe.checkpoint_activations=false")
 
 
 @dataclass
@@ -146,8 +148,8 @@ def train(model: nn.Module, recipe: LoopRecipe, task: Task, runtime: Runtime, ru
                     trainer.save()
                 if stop:
                     raise Stopped(
-                        f"stopped after step {trainer.step} of {trainer.steps}, saved in {trainer.checkpoint}; "
-                        "the same command goes on"
+                        f"stopped after step {trainer.step} of {trainer.steps}, saved in {trainer.checkpoint}; run "
+                        "the same command again to resume"
                     )
             row = {**trainer.numbers(), **progress.numbers(), **trainer.validate()}
             if metrics:
@@ -242,7 +244,7 @@ class _Trainer:
         changed = differences(state.get("identity", {}), self.identity)
         if changed:
             raise ValueError(
-                f"{self.checkpoint} is of another run: {'; '.join(changed)}. Use name=... or out=... for a new run"
+                f"{self.checkpoint} belongs to another run: {'; '.join(changed)}. Use name=... or out=... for a new run"
             )
         self.step, self.epoch, self.loss_sum = state["step"], state["epoch"], state["loss_sum"]
         self.model.load_state_dict(state["model"])

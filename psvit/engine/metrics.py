@@ -73,8 +73,8 @@ class Metrics:
 
     def _refuse(self, columns: Sequence[str]) -> NoReturn:
         raise ValueError(
-            f"{self.path} has the columns {', '.join(self._columns)}, and {', '.join(columns)} are to be written: it "
-            "is of another version; use name=... or out=... for a new run"
+            f"{self.path} has the columns {', '.join(self._columns)}, but this version writes {', '.join(columns)}; "
+            "use name=... or out=... for a new run"
         )
 
 

@@ -48,8 +48,8 @@ def append_bytes(path: Path, content: bytes, at: int) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise ValueError(
-            f"cannot write {path}: {error.strerror}; what was recorded before is kept. Free some space and start again "
-            "to go on"
+            f"cannot write {path}: {error.strerror}; what was recorded before is kept. Free some space and run the "
+            "same command again to resume"
         ) from error
 
 

@@ -79,7 +79,7 @@ class RunFolder:
         main: whether this process is the one that writes.
 
     Raises:
-        ValueError: on entry; another process works in the folder, or it holds a run of other settings.
+        ValueError: on entry; another process works in the folder, or it holds a run with other settings.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], main: bool = True) -> None:
@@ -117,7 +117,7 @@ class RunFolder:
         except OSError as error:
             lock.close()
             raise ValueError(
-                f"another process is working in {self.path}; wait for it, or use name=... or out=... for a new run"
+                f"another process is using {self.path}; wait for it, or use name=... or out=... for a new run"
             ) from error
         self._lock = lock
 
@@ -149,7 +149,7 @@ class RunFolder:
         changed = differences(_binding(recorded), _binding(asked))
         if changed:
             raise ValueError(
-                f"{self.path} holds a run of other settings: {'; '.join(changed)}. "
+                f"{self.path} holds a run with other settings: {'; '.join(changed)}. "
                 "Use name=... or out=... for a new run, or the old settings to resume"
             )
 

@@ -60,7 +60,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, done: Callable[[Job, Any], None]
                     running[answers] = job, process
                 ready = set(wait(list(running), _PATIENCE))
                 if signals.requested:
-                    raise Stopped("stopped; the same command goes on")
+                    raise Stopped("stopped; run the same command again to resume")
                 for answers in [each for each in running if each in ready]:
                     job, process = running.pop(answers)
                     done(job, _answer(job, process, answers))
@@ -120,8 +120,11 @@ def _answer(job: Job, process: SpawnProcess, answers: Connection) -> Any:
 def _death(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        return f"its process was ended by {name}; if the memory was full, use a smaller jobs=; the same command goes on"
-    return f"its process ended with exit status {code}; its error stands above"
+        return (
+            f"its process was ended by {name}; if memory ran out, use a smaller jobs=; "
+            "run the same command again to resume"
+        )
+    return f"its process ended with exit status {code}; its error is printed above"
 
 
 def _stop(processes: Iterable[SpawnProcess]) -> None:

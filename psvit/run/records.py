@@ -21,7 +21,7 @@ MOST_BYTES = 64 * 2**20  # what is larger is no record
 _NAMES = {
     int: "a whole number",
     float: "a number",
-    str: "a text",
+    str: "a string",
     bool: "true or false",
     list: "a list",
     dict: "an object",
@@ -99,7 +99,7 @@ def read_object(path: Path) -> dict[str, Any]:
     if not os.path.exists(path):  # Path.exists raises on a name that is too long
         raise ValueError("there is no such file")
     if not os.path.isfile(path):
-        raise ValueError("is no regular file")
+        raise ValueError("is not a regular file")
     try:
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)

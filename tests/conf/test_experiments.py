@@ -172,7 +172,7 @@ def test_the_command_in_a_header_is_the_files_own(path: str, images: Path) -> No
 def test_figures_in_a_header_are_the_counted_ones(name: str) -> None:
     text = header(f"retrain/{name}.yaml")
     cost = find_network(arch_of(name)).cost
-    flops, params = figures(r"Network: ([\d.]+) G multiply-adds an image, ([\d.]+) M parameters", text)
+    flops, params = figures(r"Network: ([\d.]+) G multiply-adds per image, ([\d.]+) M parameters", text)
     assert flops == float(f"{cost.flops / 1e9:.4g}")
     assert params == float(f"{cost.params / 1e6:.4g}")
     # 300 epochs of 1,281,167 images; 30 % of 312 and 989 TFLOP/s, of which a multiply-add is two

@@ -132,7 +132,7 @@ def test_a_resnet_from_weights_is_frozen_where_torchvisions_is(tmp_path: Path) -
             "torchvision:vgg11",
             r"torchvision:vgg11 is no backbone .* psvit_2d_tiny_8.* torchvision:resnet18, .*resnet101",
         ),
-        ("torchvision:resnet19", r"torchvision knows no such classifier"),
+        ("torchvision:resnet19", r"torchvision has no such classifier"),
         ("2d_tiny_8", r"say which layers"),
     ],
 )

@@ -203,11 +203,11 @@ def test_missing_images_are_counted_at_once(made, capsys):
     images = made.open(corrupt="skip")
     assert images.image_ids == (1, 2)
     assert [target["image_id"] for _, target in images] == [1, 2]
-    assert images.notes == (f"{made.file}: missing images, left out: 2 of 4",)
+    assert images.notes == (f"{made.file}: missing images, skipped: 2 of 4",)
 
     config = CocoConfig(str(made.root), ".", "listing.json", corrupt="skip")
     open_split(config, "train")
-    assert capsys.readouterr().err == f"{made.root}/listing.json: missing images, left out: 2 of 4\n"
+    assert capsys.readouterr().err == f"{made.root}/listing.json: missing images, skipped: 2 of 4\n"
 
 
 def test_other_processes_keep_silent(made, capsys, monkeypatch):
@@ -228,9 +228,9 @@ def test_no_image_at_all_is_no_data_set(made):
     ("content", "message"),
     [
         (None, "cannot read .*listing.json: No such file or directory; data.root must hold COCO's annotations/"),
-        ("", "is no JSON"),
-        ('{"images": [', "is no JSON"),
-        (b"\xff\xfe\x00", "is no JSON"),
+        ("", "is not JSON"),
+        ('{"images": [', "is not JSON"),
+        (b"\xff\xfe\x00", "is not JSON"),
         ("[]", "is not in COCO's format"),
         ('{"images": 3}', "is not in COCO's format"),
         ("{}", "has no list of 'images'"),
@@ -267,9 +267,9 @@ def test_what_is_no_listing_is_refused(made, content, message):
         ({"segmentation": [[1, 2, "x", 4, 5, 6]]}, "annotation 2 has a segmentation that is neither polygons nor RLE"),
         ({"segmentation": "x"}, "annotation 2 has a segmentation that is neither polygons nor RLE"),
         ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": [48]}}, "annotation 2 has a mask that is not of its"),
-        ({"segmentation": {"size": [HEIGHT, WIDTH]}}, "annotation 2 has a mask that is not of its image's size"),
-        ({"id": 1}, "the id 1 of annotations is there twice"),
-        ({"id": "a"}, "the id 'a' of annotations is no whole number"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH]}}, "annotation 2 has a mask whose size is not its image's"),
+        ({"id": 1}, "the id 1 of annotations appears twice"),
+        ({"id": "a"}, "the id 'a' of annotations is not a whole number"),
     ],
 )
 def test_annotations_that_cannot_be_meant_are_refused(made, change, message):
@@ -280,9 +280,9 @@ def test_images_and_categories_that_cannot_be_meant_are_refused(made):
     made.listing["categories"][1].pop("name")
     assert "category 3 has no name" in made.refused()
     made.listing["categories"][1]["id"] = 9
-    assert "the id 9 of categories is there twice" in made.refused()
+    assert "the id 9 of categories appears twice" in made.refused()
     made.listing["images"][1]["id"] = 1
-    assert "the id 1 of images is there twice" in made.refused()
+    assert "the id 1 of images appears twice" in made.refused()
 
 
 def test_broken_images_are_named_when_they_are_read(made):
@@ -293,7 +293,7 @@ def test_broken_images_are_named_when_they_are_read(made):
         with pytest.raises(ValueError, match=r"cannot read image .*/1\.png \(.*\); repair or remove it"):
             images[0]
     made.save(Image.fromarray(made.pixels[..., 0].astype(np.uint16) * 256), "1.png")
-    with pytest.raises(ValueError, match=r"cannot read image .*/1\.png \(its greys have more than 8 bits\)"):
+    with pytest.raises(ValueError, match=r"cannot read image .*/1\.png \(its gray values have more than 8 bits\)"):
         images[0]
     made.save(Image.fromarray(made.pixels.transpose(1, 0, 2)), "1.png")
     with pytest.raises(ValueError, match=r"1\.png has 6 x 8 pixels, and its listing says 8 x 6; put the image there"):
@@ -303,7 +303,7 @@ def test_broken_images_are_named_when_they_are_read(made):
 
 def test_a_broken_mask_is_named_when_it_is_read(made):
     images = made.open(annotation(4, segmentation={"size": [HEIGHT, WIDTH], "counts": [3, 999]}))
-    with pytest.raises(ValueError, match=r"/1\.png: the mask of annotation 4 is broken .*; mend or remove it"):
+    with pytest.raises(ValueError, match=r"/1\.png: the mask of annotation 4 is corrupt .*; repair or remove it"):
         images[0]
 
 
@@ -312,7 +312,7 @@ def test_a_broken_mask_is_named_when_it_is_read(made):
     [
         (CocoConfig(), "give data.root=DIR, in COCO's layout"),
         (CocoConfig("/no/where"), "data.root=/no/where does not exist; give a folder"),
-        (CocoConfig(__file__), "is no folder; give a folder"),
+        (CocoConfig(__file__), "is not a folder; give a folder"),
     ],
 )
 def test_a_root_is_needed(config, message):

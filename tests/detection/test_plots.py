@@ -70,7 +70,7 @@ def test_what_is_there_lies_beside_what_was_found(tmp_path, drawn):
         "".join(each.itertext()) for each in ET.parse(tmp_path / "sheet.svg").iter("{http://www.w3.org/2000/svg}text")
     ]
     assert said[-2:] == [
-        "What is there (left), and what was found (right)",
+        "Ground truth (left), detections (right)",
         "1 image; of what was found, scores of 0.5 or more",
     ]
 
@@ -87,7 +87,7 @@ def test_what_was_found_alone(tmp_path, drawn):
     images, _, predictions = inputs([(20, 24), (24, 20)])
     draw_detections(images, None, predictions, NAMES, tmp_path / "sheet.png")
     assert [len(ax.patches) for ax in drawn[0].axes] == [2, 2]
-    assert drawn[0].texts[0].get_text() == "What was found"
+    assert drawn[0].texts[0].get_text() == "Detections"
 
 
 @pytest.mark.filterwarnings("error")

@@ -226,13 +226,15 @@ def test_faults(made: DetectResult, config: DetectTrainConfig, tmp_path: Path) -
             replace(config, arch=str(tmp_path / "arch.json"), start=str(classifier), out=str(tmp_path / "run"))
         )
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="is no detector's, but a classifier's: train one by psvit-search detect"):
+    with pytest.raises(
+        ValueError, match="holds a classifier, not a detector: train a detector with psvit-search detect"
+    ):
         evaluate_detector(evaluation(config, classifier))
     with pytest.raises(ValueError, match="weights of another network"):
         evaluate_detector(evaluation(config, made.weights, arch=str(tmp_path / "arch.json")))
     with pytest.raises(ValueError, match=r"pictures are \.png or \.svg"):
         evaluate_detector(evaluation(config, made.weights, save="found.gif"))
-    with pytest.raises(ValueError, match=r"holds a run of other settings: heads.fpn_channels was 8 and is 16"):
+    with pytest.raises(ValueError, match=r"holds a run with other settings: heads.fpn_channels was 8 and is 16"):
         train_detector(replace(config, heads=replace(config.heads, fpn_channels=16)))
 
 
@@ -248,9 +250,9 @@ def test_data_of_other_classes_are_refused(made: DetectResult, config: DetectTra
             evaluate_detector(evaluation(config, made.weights, data=other))
 
     content["categories"][1]["name"] = "cube"
-    refused(r"model.safetensors is of a class 'square' where the data has 'cube': name the data it was trained on")
+    refused(r"model.safetensors has a class 'square' where the data has 'cube': give the data it was trained on")
     content["categories"].append({"id": 90, "name": "moon"})
-    refused(r"model.safetensors is of 4 classes, the data of 5: name the data it was trained on \(data.root=...\)")
+    refused(r"model.safetensors has 4 classes, the data 5: give the data it was trained on \(data.root=...\)")
     with pytest.raises(ValueError, match="list different categories"):
         train_detector(replace(config, data=other, out=str(tmp_path / "run")))
 

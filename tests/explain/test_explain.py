@@ -181,7 +181,7 @@ def test_faults_are_one_line(weights: dict[str, str], tmp_path: Path) -> None:
         ({"weights": str(tmp_path / "none")}, "no such weights file"),
         ({"arch": "nothing"}, "nothing is named 'nothing'"),
         ({"arch": "torchvision:vgg11"}, "explain knows .* resnet18"),
-        ({"pictures": [str(tmp_path / "no.png")]}, r"no\.png .*it is no image"),
+        ({"pictures": [str(tmp_path / "no.png")]}, r"no\.png .*it is not an image"),
         ({"pictures": [str(tmp_path / "none.png")]}, r"none\.png"),
         ({"data": DataConfig(name="cifar10")}, "data.root"),
     ):

@@ -344,7 +344,7 @@ def test_stopped_and_killed_in_the_middle_it_goes_on(unbroken: Path, images: Pat
 
     code, output = interrupt(first, signal.SIGTERM)
     assert code == 130
-    assert output.splitlines()[-1].endswith("ablate-digits, and the same command resumes")
+    assert output.splitlines()[-1].endswith("ablate-digits; run the same command again to resume")
     assert interrupt(second, signal.SIGKILL)[0] == -signal.SIGKILL
     written = (folder / OUT / first / "model.safetensors").stat().st_mtime_ns
     process = start(folder, images, words=["jobs=1"])

@@ -209,13 +209,13 @@ def test_seeds_are_averaged_beside_their_row(retrained: Retrained, tmp_path: Pat
         ({"teacher": "timm:regnety_160"}, "it learned from a teacher, 'timm:regnety_160'"),
         ({"start": "w.safetensors"}, "it started from trained weights"),
         ({"trained_on": "train"}, "it was not trained on all training images"),
-        ({"num_test_images": 5000}, "it was tested on 5,000 images, and ImageNet-1k has 50,000"),
+        ({"num_test_images": 5000}, "it was tested on 5,000 images, but ImageNet-1k has 50,000"),
         ({"layers": "BB"}, "its layers are BB, and deit_tiny_16 has BBBBBBBBBBBB"),
         ({"flops": 7}, "its classes or image size are not those of deit_tiny_16"),
-        ({"top1": 72.2}, "top1 is 72.2; it must be a share between 0 and 1"),
+        ({"top1": 72.2}, "top1 is 72.2; it must be a fraction between 0 and 1"),
         ({"top1": float("nan")}, "top1 is nan"),
         ({"epochs": None}, "$.epochs: is None; it must be a whole number"),
-        ({"network": "a\x1b[2Jb"}, "network is 'a\\x1b[2Jb'; it must be a text"),
+        ({"network": "a\x1b[2Jb"}, "network is 'a\\x1b[2Jb'; it must be a string"),
     ],
 )
 def test_what_is_not_the_row_is_left_out_in_a_line(

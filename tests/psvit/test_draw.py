@@ -85,7 +85,7 @@ def test_says_tokens_costs_and_the_ends(tmp_path, name):
         cost = stage_cost(spec, stage, word.count("B"), word.count("S"))
         assert any(line.startswith(f"{format_quantity(cost.flops, 3)} FLOPs (") for line in said)
     total = network_cost(spec, Architecture.parse(letters))
-    assert f"{format_quantity(total.flops, 3)} FLOPs, {format_quantity(total.params, 3)} parameters in all" in said
+    assert f"{format_quantity(total.flops, 3)} FLOPs, {format_quantity(total.params, 3)} parameters in total" in said
 
 
 def test_readout_is_the_network_s(tmp_path):

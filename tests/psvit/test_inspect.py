@@ -79,7 +79,7 @@ def test_no_layer_of_a_deep_stage_is_lost(capsys):
 
 
 def test_a_space_says_which_network_is_shown(capsys):
-    assert "largest network, 6 basic layers a stage" in show(capsys, "2d_mini_4")
+    assert "largest network, 6 basic layers per stage" in show(capsys, "2d_mini_4")
     assert "largest" not in show(capsys, "2d_mini_4:B-B-B")
 
 

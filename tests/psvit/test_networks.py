@@ -40,7 +40,7 @@ def test_torchvisions_networks_are_torchvisions() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("torchvision:resnet81", "torchvision knows no such classifier; did you mean resnet18"),
+        ("torchvision:resnet81", "torchvision has no such classifier; did you mean resnet18"),
         ("torchvision:", "list_models"),
         ("torchvision:inception_v3", "several logits"),
         ("torchvision:maskrcnn_resnet50_fpn", "no such classifier"),

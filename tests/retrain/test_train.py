@@ -137,7 +137,7 @@ def test_faults_of_evaluate(config: RetrainConfig, made: RetrainResult, tmp_path
     cut.write_bytes(made.weights.read_bytes()[:-10])
     save_arch(tmp_path / "arch.json", ArchFile(SPACES["2d_mini_4"], Architecture.parse("BB-BS-B")))
     for arch, weights, message in (
-        (config.arch, cut, "not a whole safetensors file"),
+        (config.arch, cut, "not a valid safetensors file"),
         (config.arch, tmp_path / "none", "no such weights file"),
         (tmp_path / "arch.json", made.weights, "weights of another network: stages.0.1.*missing"),
     ):

@@ -123,8 +123,8 @@ def test_without_a_latency_a_table_does_not_matter() -> None:
             None,
             r"a budget of latency needs a table .* psvit-search latency, and give it as search\.latency\.table",
         ),
-        ("2", TABLE, "'2' is no duration"),
-        ("2ms..1ms", TABLE, "the band 2,000,000..1,000,000 is upside down; write the smaller amount first"),
+        ("2", TABLE, "'2' is not a duration"),
+        ("2ms..1ms", TABLE, "the band 2,000,000..1,000,000 is reversed; write the smaller amount first"),
     ],
 )
 def test_a_wrong_latency_is_refused(text: str, table: LatencyTable | None, message: str) -> None:

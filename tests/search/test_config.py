@@ -11,7 +11,7 @@ from psvit.search.config import SearchConfig
         ({"race": True}, "search.race is for psvit-search exhaustive"),
         ({"race": True, "searcher": "exhaustive", "placements": 2}, "leave search.placements at 0"),
         ({"confidence": 1.0}, "search.confidence is 1.0"),
-        ({"memory": "much"}, "'much' is no amount"),
+        ({"memory": "much"}, "'much' is not an amount"),
         ({"num_images": 0}, "search.num_images is 0"),
         ({"precision": "int8"}, "search.precision is 'int8'"),
         ({"searcher": "luck"}, "search.searcher is 'luck'; use one of exhaustive"),

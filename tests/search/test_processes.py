@@ -75,5 +75,5 @@ def test_faults_of_the_user_end_all_processes_with_one_line(supernet_run: Path, 
     output, _ = process.communicate(timeout=HANG)
     assert process.returncode != 0
     assert output.count("psvit-search:") == 1
-    assert "holds a run of other settings" in output
+    assert "holds a run with other settings" in output
     assert "psvit-search (process 1)" not in output

@@ -70,7 +70,7 @@ def test_formats_are_told_apart(tmp_path: Path) -> None:
         (RACE, {"rounds": [{"num_images": 1}]}, r"\$\.rounds\[0\]\.architectures: is missing"),
         (RACE, {"full_flops": 0}, r"\$: full_flops is 0; it must be at least 1"),
         (RANK, {"correlations": None}, r"\$\.correlations: is None; .*; start the same psvit-search rank again"),
-        (SEARCHER, {"budget": {"flops": 5}}, r"\$\.budget\.flops: is 5; it must be a text; delete it, and"),
+        (SEARCHER, {"budget": {"flops": 5}}, r"\$\.budget\.flops: is 5; it must be a string; delete it, and"),
     ],
 )
 def test_faults_are_refused_by_their_place(

@@ -46,7 +46,7 @@ def test_a_finished_run_is_left_as_it_is(supernet_run: Path, supernet_config: Tr
     train_supernet(supernet_config)
     assert (supernet_run / "supernet.safetensors").read_bytes() == before
     changed = replace(supernet_config, seed=1)
-    with pytest.raises(ValueError, match="holds a run of other settings: seed was 0 and is 1"):
+    with pytest.raises(ValueError, match="holds a run with other settings: seed was 0 and is 1"):
         train_supernet(changed)
 
 
@@ -95,11 +95,11 @@ def test_what_is_no_supernet_is_refused(tmp_path: Path, supernet_run: Path) -> N
         TrainedSupernet.open(tmp_path)
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes((supernet_run / "supernet.safetensors").read_bytes()[:-100])
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
+    with pytest.raises(ValueError, match="not a valid safetensors file"):
         TrainedSupernet.open(cut)
     evil = tmp_path / "evil.safetensors"
     evil.write_bytes(b"\x80\x04cposix\nsystem\n.")
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
+    with pytest.raises(ValueError, match="not a valid safetensors file"):
         TrainedSupernet.open(evil)
 
 

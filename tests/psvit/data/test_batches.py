@@ -191,7 +191,9 @@ def test_a_broken_image_is_one_line_even_from_a_worker(workers: int, make_folder
     data = open_data(DataConfig("imagefolder", str(root), workers=workers))
     split = next(split for split in ("train+search", "test") if "bee/03.png" in names(data, split))
     for batches in (data.training_set(split, SIZE, NO_MIX, 2, 0).batches(range(99)), data.eval_batches(split, SIZE, 4)):
-        with pytest.raises(ValueError, match=r"^cannot read image .*03\.png \(it is no image\); repair .*") as caught:
+        with pytest.raises(
+            ValueError, match=r"^cannot read image .*03\.png \(it is not an image\); repair .*"
+        ) as caught:
             list(batches)
         assert "\n" not in str(caught.value)
 
@@ -318,7 +320,7 @@ def test_broken_images_are_replaced_the_same_way_by_any_number_of_workers(photos
     found = list(data.training_set("train", SIZE, NO_MIX, 4, 0).batches(range(8)))
     lines = capfd.readouterr().err.splitlines()
     assert sorted(lines) == lines
-    assert [line.split(":")[0] for line in lines] == ["skipped, broken image 1", "skipped, broken image 2"]
+    assert [line.split(":")[0] for line in lines] == ["skipped corrupt image 1", "skipped corrupt image 2"]
     assert all(sum(name in line for line in lines) == 1 for name in corrupt)
     assert equal(list(opened(workers=2).training_set("train", SIZE, NO_MIX, 4, 0).batches(range(8))), found)
     assert equal(list(opened(workers=1).training_set("train", SIZE, NO_MIX, 4, 0).batches(range(5, 8))), found[5:])
@@ -355,7 +357,7 @@ def test_where_all_images_are_broken_the_search_for_another_ends(photos: Path) -
     data = open_data(DataConfig("imagefolder", str(photos), corrupt="skip"))
     for path in photos.glob("*/*.*"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="101 training images in a row are broken, the last: cannot read image"):
+    with pytest.raises(ValueError, match="101 training images in a row are corrupt, the last: cannot read image"):
         list(data.training_set("train", SIZE, NO_MIX, 4, 0).batches(range(1)))
 
 

@@ -97,7 +97,7 @@ def test_bad_folders_get_one_clear_line(make_folder, tmp_path: Path) -> None:
     assert "give data.root=FOLDER" in folder_error(None)
     assert f"{tmp_path / 'nowhere'} does not exist" in folder_error(tmp_path / "nowhere")
     (tmp_path / "file").touch()
-    assert "is no folder" in folder_error(tmp_path / "file")
+    assert "is not a folder" in folder_error(tmp_path / "file")
     (tmp_path / "empty").mkdir()
     assert "holds no class folders" in folder_error(tmp_path / "empty")
     assert "one class only, 'ant'" in folder_error(make_folder("single", ("ant",)))

@@ -217,7 +217,7 @@ def test_a_folder_with_something_else_is_refused(make_folder, tmp_path: Path) ->
     assert "store was jpeg and is raw" in fault(settings(root, cache, store="raw"))
     assert "quality was 95 and is 90" in fault(settings(root, cache, quality=90))
     (root / "ant/00.png").rename(root / "ant/000.png")
-    assert "the names of the images or classes are others" in fault(settings(root, cache))
+    assert "the names of the images or classes differ" in fault(settings(root, cache))
     make_folder("root", count=8)
     assert "images was {'train': 12} and is {'train': 17}" in fault(settings(root, cache))
     (tmp_path / "file").touch()
@@ -270,7 +270,7 @@ def test_broken_images(make_folder, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert all(f"left out: cannot read image {root / name}" in err for name in ("train/bee/07.png", "val/ant/01.png"))
     skipped = json.loads((tmp_path / "cache/index.json").read_text())["skipped"]
     assert list(skipped) == ["train/ant/03.png", "train/bee/07.png", "test/ant/01.png"]
-    assert all("it is no image" in reason for reason in skipped.values())
+    assert all("it is not an image" in reason for reason in skipped.values())
     data = packed(tmp_path / "cache")
     assert (data.size("train+search"), data.size("test")) == (22, 7)
     names = data._part("train+search")[0].names

@@ -192,7 +192,7 @@ def test_an_index_that_is_no_index_is_refused(make_cache, tmp_path: Path) -> Non
     index = json.loads(path.read_text())
     for change, words in (
         ({"version": 2}, "is of version 2, and this program reads 1; use the psvit-search that made it"),
-        ({"format": "psvit-arch"}, "it is no index of a cache"),
+        ({"format": "psvit-arch"}, "it is not the index of a cache"),
         ({"mean": [1, 2]}, "is damaged"),
         ({"files": {}}, "is damaged"),
         ({"files": []}, "is damaged"),

@@ -87,7 +87,7 @@ def test_other_files_are_refused(tmp_path):
     path = tmp_path / "c.pt"
     for content in (torch.zeros(3), {"model": {}}, {"format": "another", "version": 1}):
         torch.save(content, path)
-        with pytest.raises(ValueError, match=r"c\.pt is no checkpoint of psvit-search"):
+        with pytest.raises(ValueError, match=r"c\.pt is not a psvit-search checkpoint"):
             load_checkpoint(path)
     torch.save({"format": "psvit-checkpoint", "version": 2}, path)
     with pytest.raises(ValueError, match="version 2"):

@@ -229,7 +229,9 @@ def test_a_finished_run_does_nothing_and_returns_its_weights(tmp_path):
 
 def test_a_checkpoint_of_another_job_is_named_and_refused(tmp_path):
     job(tmp_path, recipe(epochs=1))
-    with pytest.raises(ValueError, match=r"checkpoint\.pt is of another run: space was toy and is 2d_mini_4") as raised:
+    with pytest.raises(
+        ValueError, match=r"checkpoint\.pt belongs to another run: space was toy and is 2d_min"
+    ) as raised:
         job(tmp_path, recipe(epochs=1), identity={"space": "2d_mini_4"})
     assert "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="steps_per_epoch was 4 and is 5"):  # as when images were added

@@ -79,7 +79,7 @@ def test_other_settings_are_named_and_refused(tmp_path):
         pass
     config = changed(seed=1, recipe__lr=0.1)
     config["data"]["extra"] = True
-    with pytest.raises(ValueError, match="holds a run of other settings") as raised, RunFolder(tmp_path, config):
+    with pytest.raises(ValueError, match="holds a run with other settings") as raised, RunFolder(tmp_path, config):
         pass
     message = str(raised.value)
     for part in (

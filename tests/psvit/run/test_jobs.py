@@ -88,5 +88,5 @@ def test_no_process_is_left_behind(number: int, tmp_path: Path) -> None:
     time.sleep(0.3)
     (os.killpg if number == signal.SIGINT else os.kill)(parent.pid, number)
     output, _ = parent.communicate(timeout=60)
-    assert output == ("" if number == signal.SIGKILL else "stopped; the same command goes on\n")
+    assert output == ("" if number == signal.SIGKILL else "stopped; run the same command again to resume\n")
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))

@@ -166,10 +166,10 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path: Path, monkeypatch: pytest.
         Note.load(tmp_path / "none.json")
     with pytest.raises(ValueError, match="there is no such file"):
         Note.load(tmp_path / ("n" * 1000))
-    with pytest.raises(ValueError, match="is no regular file"):
+    with pytest.raises(ValueError, match="is not a regular file"):
         Note.load(tmp_path)
     os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
-    with pytest.raises(ValueError, match="is no regular file"):
+    with pytest.raises(ValueError, match="is not a regular file"):
         Note.load(tmp_path / "pipe")
     monkeypatch.setattr(records, "MOST_BYTES", 100)
     NOTE.save(tmp_path / "note.json")
