@@ -176,7 +176,7 @@ def test_figures_in_a_header_are_the_counted_ones(name: str) -> None:
     assert flops == float(f"{cost.flops / 1e9:.4g}")
     assert params == float(f"{cost.params / 1e6:.4g}")
     # 300 epochs of 1,281,167 images; 30 % of 312 and 989 TFLOP/s, of which a multiply-add is two
-    work, a100, h100 = figures(r"not measured: (\S+) multiply-adds, (\S+) hours of an A100 or (\S+) of an H100", text)
+    work, a100, h100 = figures(r"not measured: (\S+) multiply-adds, (\S+) hours on an A100 or (\S+) on an H100", text)
     exact = 300 * 1_281_167 * 3 * cost.flops
     assert work == pytest.approx(exact, rel=0.05)
     assert a100 == pytest.approx(exact / (0.3 * 312e12 / 2) / 3600, rel=0.05)
