@@ -22,7 +22,7 @@ def test_bands() -> None:
     assert Band.parse("1.2G..1.3G") == Band(1_200_000_000, 1_300_000_000)
     assert Band.parse("1.2G..") == Band(1_200_000_000, None)
     assert 10**18 in Band.parse(None)
-    with pytest.raises(ValueError, match="upside down"):
+    with pytest.raises(ValueError, match="is reversed"):
         Band.parse("2G..1G")
 
 
