@@ -130,10 +130,10 @@ def test_a_resnet_from_weights_is_frozen_where_torchvisions_is(tmp_path: Path) -
         ("deit_tiny_16", r"deit_tiny_16 is a 1d network"),
         (
             "torchvision:vgg11",
-            r"torchvision:vgg11 is no backbone .* psvit_2d_tiny_8.* torchvision:resnet18, .*resnet101",
+            r"torchvision:vgg11 cannot be a detector's backbone .* psvit_2d_tiny_8.* torchvision:resnet18, .*resnet101",
         ),
         ("torchvision:resnet19", r"torchvision has no such classifier"),
-        ("2d_tiny_8", r"say which layers"),
+        ("2d_tiny_8", r"give its layers"),
     ],
 )
 def test_what_is_no_backbone_is_refused(name: str, message: str) -> None:

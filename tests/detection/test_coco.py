@@ -198,7 +198,7 @@ def test_missing_images_are_counted_at_once(made, capsys):
     ]
     message = made.refused(annotation(1), annotation(2, image=4))
     assert "2 of 4 images" in message
-    assert f"below {made.root}, the first is else/where.png; put them there, or" in message
+    assert f"below {made.root}, the first is else/where.png; add them, or" in message
     assert "data.corrupt=skip" in message
     images = made.open(corrupt="skip")
     assert images.image_ids == (1, 2)

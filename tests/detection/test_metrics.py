@@ -141,7 +141,7 @@ def test_missing_images_do_not_count(tmp_path):
     images = truth(tmp_path, (1, (10, 10, 20, 20)), (2, (10, 10, 20, 20)), images=1, missing=1)
     assert images.image_ids == (1,)
     assert average_precision(images, [(1, found((10, 10, 20, 20)))])["mask"]["AP"] == 1
-    with pytest.raises(ValueError, match="image 2 was searched for objects, but is not listed"):
+    with pytest.raises(ValueError, match="image 2 has detections but is not listed"):
         average_precision(images, [(2, found((10, 10, 20, 20)))])
 
 

@@ -71,7 +71,7 @@ def test_what_is_there_lies_beside_what_was_found(tmp_path, drawn):
     ]
     assert said[-2:] == [
         "Ground truth (left), detections (right)",
-        "1 image; of what was found, scores of 0.5 or more",
+        "1 image; detections with a score of 0.5 or more",
     ]
 
 

@@ -165,7 +165,7 @@ def test_a_killed_drawing_is_finished_by_the_same_command(tmp_path, shapes_root)
 
 def test_nothing_is_drawn_over(tmp_path, shapes_root):
     before = content(shapes_root)
-    with pytest.raises(ValueError, match=r"shapes of other settings.*another folder"):
+    with pytest.raises(ValueError, match=r"shapes drawn with other settings.*another folder"):
         draw_shapes(ShapesConfig(str(shapes_root), num_images=12, num_val_images=6, size=64, singles=0, seed=1))
     assert content(shapes_root) == before
     (tmp_path / "annotations").mkdir()

@@ -179,8 +179,8 @@ def test_faults_are_one_line(weights: dict[str, str], tmp_path: Path) -> None:
     for more, said in (
         ({"weights": other}, "weights of another network"),
         ({"weights": str(tmp_path / "none")}, "no such weights file"),
-        ({"arch": "nothing"}, "nothing is named 'nothing'"),
-        ({"arch": "torchvision:vgg11"}, "explain knows .* resnet18"),
+        ({"arch": "nothing"}, "no network is named 'nothing'"),
+        ({"arch": "torchvision:vgg11"}, "explain supports .* resnet18"),
         ({"pictures": [str(tmp_path / "no.png")]}, r"no\.png .*it is not an image"),
         ({"pictures": [str(tmp_path / "none.png")]}, r"none\.png"),
         ({"data": DataConfig(name="cifar10")}, "data.root"),

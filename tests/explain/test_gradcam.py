@@ -93,7 +93,7 @@ def test_a_resnet_of_torchvision() -> None:
 
 
 def test_other_networks_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"torchvision:mobilenet_v2: explain knows .* resnet18") as raised:
+    with pytest.raises(ValueError, match=r"torchvision:mobilenet_v2: explain supports .* resnet18") as raised:
         check_supported(models.mobilenet_v2(), "torchvision:mobilenet_v2")
     assert "\n" not in str(raised.value)
 

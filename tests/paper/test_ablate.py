@@ -153,7 +153,7 @@ def test_faults(tmp_path: Path, two_rows: None, monkeypatch: pytest.MonkeyPatch)
     ):
         with pytest.raises(ValueError, match=words):
             replace(settings(tmp_path), **wrong)
-    with pytest.raises(ValueError, match="nothing is named 'deit_mini'"):
+    with pytest.raises(ValueError, match="no network is named 'deit_mini'"):
         ablate.ablate(settings(tmp_path, scale=ScaleConfig(network="deit_mini")))
     with pytest.raises(ValueError, match="no space is named '3d'"):
         ablate.ablate(settings(tmp_path, "components", scale=ScaleConfig(search_1d="3d")))

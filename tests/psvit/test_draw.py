@@ -141,7 +141,7 @@ def test_same_network_gives_same_file(tmp_path):
 
 
 def test_refuses_another_number_of_stages(tmp_path):
-    with pytest.raises(ValueError, match="2 stages, the network 3"):
+    with pytest.raises(ValueError, match="2 stages, but the network has 3"):
         draw_architecture(MINI, Architecture.parse("B-B"), tmp_path / "net.png")
 
 

@@ -137,11 +137,11 @@ def test_parts_are_in_the_order_of_the_forward_pass():
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("1d_tny_16", r"nothing is named '1d_tny_16'; did you mean 1d_tiny_16"),
-        ("deit", "nothing is named 'deit'; .*deit_tiny_16"),
-        ("zzz", r"nothing is named 'zzz'; give an arch.json, or one of .*2d_mini_4"),
-        ("", "nothing is named"),
-        ("x" * 5000, "nothing is named"),
+        ("1d_tny_16", r"no network is named '1d_tny_16'; did you mean 1d_tiny_16"),
+        ("deit", "no network is named 'deit'; .*deit_tiny_16"),
+        ("zzz", r"no network is named 'zzz'; give an arch.json, or one of .*2d_mini_4"),
+        ("", "no network is named"),
+        ("x" * 5000, "no network is named"),
         ("2d_mini_4:BB", "number of stages is 1, but 2d_mini_4 has 3"),
         ("2d_mini_4:S-B-B", "2d_mini_4:S-B-B: stage 1, cell 1: a sharing layer"),
         ("2d_mini_4:", "stage 1: has no layer"),

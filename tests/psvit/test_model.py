@@ -240,5 +240,5 @@ def test_drop_path_rises_linearly_and_is_off_in_eval() -> None:
 
 
 def test_architecture_must_have_the_networks_stages() -> None:
-    with pytest.raises(ValueError, match="has 2 stages, the network 3"):
+    with pytest.raises(ValueError, match="has 2 stages, but the network has 3"):
         PSViT(SPACES["2d_mini_4"], Architecture.parse("B-B"))

@@ -42,10 +42,10 @@ def test_torchvisions_networks_are_torchvisions() -> None:
     [
         ("torchvision:resnet81", "torchvision has no such classifier; did you mean resnet18"),
         ("torchvision:", "list_models"),
-        ("torchvision:inception_v3", "several logits"),
+        ("torchvision:inception_v3", "several outputs"),
         ("torchvision:maskrcnn_resnet50_fpn", "no such classifier"),
         ("deit", "did you mean deit_small_16"),
-        ("1d_tiny_16", "space of many networks; say which layers, as 1d_tiny_16:BSB-BB-B"),
+        ("1d_tiny_16", "space of many networks; give its layers, such as 1d_tiny_16:BSB-BB-B"),
         ("1d_tiny_16:BSB", "the number of stages is 1, but 1d_tiny_16 has 3"),
         ("1d_tiny_16:SB-B-B", "1d_tiny_16:SB-B-B: stage 1, cell 1"),
         ("gone/arch.json", "there is no such file"),

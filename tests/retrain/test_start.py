@@ -70,7 +70,7 @@ def test_a_head_of_other_classes_is_made_anew_on_demand(saved: Callable[..., tup
     source, path = saved(FLAT.for_data(classes=7))
     network = network_of(FLAT, seed=1)
     head = network.head.weight.detach().clone()
-    with pytest.raises(ValueError, match="its head has 7 classes, the data 10: say adapt=true"):
+    with pytest.raises(ValueError, match="its head has 7 classes, the data 10: set adapt=true"):
         start_from(path, network, network.spec.classes, adapt=False)
     line = start_from(path, network, network.spec.classes, adapt=True)
     assert line.endswith("a new head for 10 classes instead of 7")
@@ -188,7 +188,7 @@ def test_faults_of_inherit(supernet_run: Path, tmp_path: Path) -> None:
     )
     for spec, architecture, message in (
         (FLAT.for_data(classes=3), "B-B-B", r"of another space than the supernet .*: classes is 3, there 10"),
-        (FLAT, "B-BSSS-B", "stage 2 has 4 layers, but the supernet only 3 cells a stage"),
+        (FLAT, "B-BSSS-B", "stage 2 has 4 layers, but the supernet has only 3 cells per stage"),
     ):
         save_arch(tmp_path / "arch.json", ArchFile(spec, Architecture.parse(architecture)))
         with pytest.raises(ValueError, match=message):

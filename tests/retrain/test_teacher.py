@@ -322,7 +322,7 @@ def test_faults(
         (DistillConfig("timn:resnet10t"), "write torchvision:NAME, timm:NAME, or the path of an arch.json"),
         (DistillConfig(SQUEEZE, str(tmp_path / "none.pth")), "there is no such weights file"),
         (DistillConfig(SQUEEZE, str(tmp_path / "none.safetensors")), "there is no such weights file"),
-        (DistillConfig(SQUEEZE, str(code)), "cannot be read as tensors only"),
+        (DistillConfig(SQUEEZE, str(code)), "cannot be read as plain tensors"),
         (DistillConfig(SQUEEZE, str(names)), "holds no state_dict"),
         (DistillConfig(VIT, teachers(RESNET).weights), "weights of another network"),
     ):

@@ -84,9 +84,7 @@ def test_data_that_does_not_fit_is_refused_or_adapted_to(config: RetrainConfig, 
     save_arch(tmp_path / "arch.json", ArchFile(spec, Architecture.parse("B-B-B")))
     recipe = replace(config.recipe, epochs=1, ema_decay=None)
     other = replace(config, arch=str(tmp_path / "arch.json"), out=str(tmp_path / "run"), recipe=recipe)
-    with pytest.raises(
-        ValueError, match=r"arch.json is of 3 classes at 24x24 px, the data digits of 10 classes at 32x32"
-    ):
+    with pytest.raises(ValueError, match=r"arch.json has 3 classes at 24x24 px, the data digits 10 classes at 32x32"):
         retrain(other)
     folder = retrain(replace(other, adapt=True)).folder
     assert asdict(load_arch(folder / "arch.json").spec) == asdict(SPACES["2d_mini_4"])
@@ -117,7 +115,7 @@ def test_networks_of_torchvision_train_and_start_alike(config: RetrainConfig, tm
     assert line.endswith("a new head for 3 classes instead of 10")
     assert torch.equal(other.layer4[0].conv1.weight, network.layer4[0].conv1.weight)
     for change, message in (
-        ({"layer_decay": 0.5}, "recipe.layer_decay needs layers in one order"),
+        ({"layer_decay": 0.5}, "recipe.layer_decay needs an order of the layers"),
         ({"checkpoint_activations": True}, "recipe.checkpoint_activations=false"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -137,7 +137,7 @@ def test_a_record_survives_its_file(tmp_path: Path) -> None:
         ("space/spec/widths/1", 16.5, r"\$\.space\.spec\.widths\[1\]: is 16\.5; it must be a whole number"),
         ("space/spec/heads", [1, 2, 5], r"\$\.space\.spec: .*24.*5"),
         ("space/cells", 0, r"\$\.space: cells is 0"),
-        ("budget/flops", [5, 3], r"\$\.budget\.flops: the band 5\.\.3 is upside down"),
+        ("budget/flops", [5, 3], r"\$\.budget\.flops: the band 5\.\.3 is reversed"),
         ("budget/flops", [5], r"\$\.budget\.flops: has 1 values; it must have 2"),
         ("budget/latency", [5, 6], r"\$\.budget\.latency_table: is missing"),
         ("surprise", 1, r"\$\.surprise: unknown key; known are budget, "),

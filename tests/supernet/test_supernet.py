@@ -161,9 +161,9 @@ def test_other_numbers_of_cells_and_stages() -> None:
     net = Supernet(NetworkSpec("2d", (16, 16), 4, (8, 16), (1, 2), 3), cells=3).eval()
     images, paths = torch.randn(10, 3, 16, 16), to_paths(UniformCells(2, 3).draw(10, np.random.default_rng(0))[0])
     assert net(images, Routing.of_paths(paths)).shape == (10, 3)
-    with pytest.raises(ValueError, match="no path of a supernet of 2 stages x 3 cells"):
+    with pytest.raises(ValueError, match="not a path of a supernet of 2 stages x 3 cells"):
         net(images, CellPath.canonical(Architecture.parse("B-B"), 4))
-    with pytest.raises(ValueError, match="no path of a supernet of 2 stages x 3 cells"):
+    with pytest.raises(ValueError, match="not a path of a supernet of 2 stages x 3 cells"):
         net(images, Routing.of_paths([CellPath.canonical(Architecture.parse("B-B"), 4)] * 10))
 
 

@@ -193,7 +193,9 @@ def test_shards_that_were_lost_are_made_again(make_folder, tmp_path: Path) -> No
     expected = contents(cache)
     (cache / "train-00001.bin").unlink()
     (cache / "train-00003.bin").write_bytes(expected["train-00003.bin"][:-1])
-    with pytest.raises(ValueError, match=r"missing or cut off: train-00001\.bin, train-00003\.bin; the prepare-data"):
+    with pytest.raises(
+        ValueError, match=r"missing or cut off: train-00001\.bin, train-00003\.bin; run the prepare-data"
+    ):
         packed(cache)
     root = root.rename(tmp_path / "moved")
     config = settings(root, cache)
@@ -230,7 +232,7 @@ def test_an_unfinished_cache_of_other_settings_is_refused(make_folder, tmp_path:
     (root / "bee/11.png").write_bytes(b"")
     fault(settings(root, cache))
     assert "size was 16 and is 20" in fault(settings(root, cache, size=20))
-    with pytest.raises(ValueError, match=r"no finished cache .* or goes on with one"):
+    with pytest.raises(ValueError, match=r"no finished cache .* makes or resumes one"):
         packed(cache)
     (cache / "prepare.json").write_text("{")
     assert "prepare.json is damaged" in fault(settings(root, cache))
@@ -267,7 +269,7 @@ def test_broken_images(make_folder, tmp_path: Path, capsys: pytest.CaptureFixtur
     out, err = capsys.readouterr()
     assert "22 train images + 7 test images" in out
     assert "without 3 that could not be read" in out
-    assert all(f"left out: cannot read image {root / name}" in err for name in ("train/bee/07.png", "val/ant/01.png"))
+    assert all(f"skipped: cannot read image {root / name}" in err for name in ("train/bee/07.png", "val/ant/01.png"))
     skipped = json.loads((tmp_path / "cache/index.json").read_text())["skipped"]
     assert list(skipped) == ["train/ant/03.png", "train/bee/07.png", "test/ant/01.png"]
     assert all("it is not an image" in reason for reason in skipped.values())
@@ -294,7 +296,7 @@ def test_the_command(make_folder, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(ask) == 0
     assert f"data=packed data.root={cache}" in capsys.readouterr().out
     assert main(["prepare-data", "--save", str(cache), "--verify"]) == 0
-    assert capsys.readouterr().out.startswith(f"{cache}: all 2 files are whole")
+    assert capsys.readouterr().out.startswith(f"{cache}: all 2 files are intact")
     assert main([*ask, "size=20"]) == 2
     assert "size was 16 and is 20" in capsys.readouterr().err
     assert main(["prepare-data", f"data.root={root}"]) == 2

@@ -182,7 +182,7 @@ def test_shards_that_are_missing_or_cut_off_are_refused(make_cache) -> None:
         file.write(b"x")
     os.truncate(root / "train-00000.bin", 100)
     (root / "test-00001.bin").unlink()
-    assert "missing or cut off: train-00000.bin, train-00002.bin, test-00001.bin; the prepare-data" in fault(root)
+    assert "missing or cut off: train-00000.bin, train-00002.bin, test-00001.bin; run the prepare-data" in fault(root)
 
 
 def test_an_index_that_is_no_index_is_refused(make_cache, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_an_index_that_is_no_index_is_refused(make_cache, tmp_path: Path) -> Non
     path = root / "index.json"
     index = json.loads(path.read_text())
     for change, words in (
-        ({"version": 2}, "is of version 2, and this program reads 1; use the psvit-search that made it"),
+        ({"version": 2}, "has version 2; this program reads 1; use the psvit-search that made it"),
         ({"format": "psvit-arch"}, "it is not the index of a cache"),
         ({"mean": [1, 2]}, "is damaged"),
         ({"files": {}}, "is damaged"),

@@ -151,11 +151,11 @@ def test_a_picture_in_a_tar_is_that_of_a_file(tmp_path: Path) -> None:
 
 
 def test_folders_that_cannot_be_meant(tmp_path: Path) -> None:
-    assert "holds no tar to train on" in fault(tmp_path)
+    assert "holds no training tar" in fault(tmp_path)
     write_shard(tmp_path / "val-0.tar", range(4))
-    assert "holds no tar to train on" in fault(tmp_path)
+    assert "holds no training tar" in fault(tmp_path)
     write_shard(tmp_path / "extra-0.tar", range(4))
-    assert "extra-0.tar is not said to be of a split" in fault(tmp_path)
+    assert "extra-0.tar belongs to no known split" in fault(tmp_path)
     (tmp_path / "extra-0.tar").rename(tmp_path / "train-0.tar")
     open_webdataset(tmp_path)
     write_tar(tmp_path / "train-0.tar", [("a.txt", b"")])
@@ -165,25 +165,25 @@ def test_folders_that_cannot_be_meant(tmp_path: Path) -> None:
 def test_labels_that_cannot_be_meant(tmp_path: Path) -> None:
     path = tmp_path / "train-0.tar"
     write_tar(path, [("a.png", picture(0)), ("b.cls", b"0")])
-    assert "has an image a.png and no a.cls beside it" in fault(tmp_path)
+    assert "has image a.png but no a.cls" in fault(tmp_path)
     for text in ("", "cat", "-1", "1.5", "1e3", "9" * 30):
         write_tar(path, [*sample(0, 0), *sample(1, text)])
-        assert f"0001.cls of {path} is {text!r}; it must be the number of a class" in fault(tmp_path)
+        assert f"0001.cls of {path} is {text!r}; it must be a class number" in fault(tmp_path)
     write_tar(path, [*sample(0, 0), *sample(1, 0)])
-    assert "one class only, '0'" in fault(tmp_path)
+    assert "only one class, '0'" in fault(tmp_path)
     write_tar(path, [*sample(0, 0), *sample(1, 2)])
     (tmp_path / "classes.txt").write_text("ant\nbee\n")
-    assert "train-0.tar/0001.png is of class 2, and there are 2, from 0 on" in fault(tmp_path)
+    assert "train-0.tar/0001.png has class 2, but there are 2, counted from 0" in fault(tmp_path)
     (tmp_path / "classes.txt").write_text("ant\n\nbee\n")
     assert "has an empty line" in fault(tmp_path)
     (tmp_path / "classes.txt").write_bytes(b"\xff")
-    assert "one class a line, in UTF-8" in fault(tmp_path)
+    assert "one class per line, in UTF-8" in fault(tmp_path)
     (tmp_path / "classes.txt").unlink()
     write_tar(tmp_path / "val-0.tar", sample(5, 3))
     dataset = open_webdataset(tmp_path)
     assert dataset.class_names == ("0", "1", "2")
     assert dataset.open_test is not None
-    with pytest.raises(ValueError, match=r"val-0\.tar/0005\.png is of class 3, and there are 3"):
+    with pytest.raises(ValueError, match=r"val-0\.tar/0005\.png has class 3, but there are 3"):
         dataset.open_test()
 
 

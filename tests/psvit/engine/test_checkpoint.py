@@ -45,7 +45,9 @@ def test_a_checkpoint_cut_short_anywhere_is_refused(tmp_path):
     whole = path.read_bytes()
     for length in range(0, len(whole), 7):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"c\.pt is (cut short or damaged|no checkpoint)") as raised:
+        with pytest.raises(
+            ValueError, match=r"c\.pt is (truncated or damaged|not a psvit-search checkpoint)"
+        ) as raised:
             load_checkpoint(path)
         assert_one_line(raised)
 
@@ -93,11 +95,11 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="version 2"):
         load_checkpoint(path)
     path.write_text("hello")
-    with pytest.raises(ValueError, match="no checkpoint of psvit-search"):
+    with pytest.raises(ValueError, match="not a psvit-search checkpoint"):
         load_checkpoint(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a", "b")
-    with pytest.raises(ValueError, match=r"c\.pt is cut short or damaged"):
+    with pytest.raises(ValueError, match=r"c\.pt is truncated or damaged"):
         load_checkpoint(path)
 
 

@@ -138,7 +138,7 @@ def test_a_second_process_is_refused_until_the_first_dies(tmp_path):
     worker = int(first.stdout.readline())
     try:
         with (
-            pytest.raises(ValueError, match=f"is working in {tmp_path}"),
+            pytest.raises(ValueError, match=f"is using {tmp_path}"),
             RunFolder(tmp_path, {"seed": 0}),
         ):
             pass
