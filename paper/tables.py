@@ -40,25 +40,25 @@ _WIDTH = 110  # columns of a terminal
 
 # Why a count does not round to what the paper prints: network -> reason.
 _RESNEXT = (
-    "Counted are convolutions and linear maps, as torch counts. With two operations for each element of a batch norm "
-    "and one for each of a ReLU it is 1.82, 4.12, 4.27 and 15.55 G for ResNet18, ResNet50, ResNeXt50 and ResNeXt101, "
+    "Counts convolutions and linear maps, as torch does. Adding two operations per batch-norm element and one per "
+    "ReLU element gives 1.82, 4.12, 4.27 and 15.55 G for ResNet18, ResNet50, ResNeXt50 and ResNeXt101, "
     "which round to all four printed figures; how the paper counted is not known."
 )
 _POOLED_OTHERWISE = (
-    "The row is ours: pooling without weights and a linear map behind it, with the layers of the convolution's row."
+    "The row is ours: pooling without weights, then a linear map, with the layers of the convolution's row."
 )
 WHY = {
-    "psvit_1d_tiny_16": "The paper prints 1.4 G here and 1.3 G in its configurations, with one accuracy, 77.4: the "
-    "latter was taken. The last table counts the architectures that meet either.",
+    "psvit_1d_tiny_16": "The paper prints 1.4 G here and 1.3 G in its configurations, with the same accuracy, 77.4; "
+    "we use 1.3 G. The last table counts the architectures that meet either.",
     "torchvision:resnext50_32x4d": _RESNEXT,
     "torchvision:resnext101_64x4d": _RESNEXT,
-    "deit_tiny_16_wider": "1.2488 G, 0.1 % less than would round to 1.3; with a pooling kernel of 5 it is 1.271 G. The "
-    "paper's kernel is not known to us but for being small; the widths are those of 1D-Tiny/16.",
-    "deit_tiny_16_wider_256": "The widths that the paper prints count 1.16 G, with a pooling kernel of 5 1.18 G.",
+    "deit_tiny_16_wider": "1.2488 G, 0.1 % less than would round to 1.3; with a pooling kernel of 5 it is 1.271 G. "
+    "We know only that the paper's kernel is small; the widths are those of 1D-Tiny/16.",
+    "deit_tiny_16_wider_256": "The printed widths give 1.16 G, or 1.18 G with a pooling kernel of 5.",
     "deit_tiny_16_max": _POOLED_OTHERWISE,
     "deit_tiny_16_average": _POOLED_OTHERWISE,
 }
-UNKNOWN = "Counts otherwise than printed, and why is not known."
+UNKNOWN = "The count differs from the printed figure, for reasons unknown to us."
 
 Cell = str | int | float | None
 
@@ -170,15 +170,15 @@ def paper(config: PaperConfig) -> None:
     if found.left_out:
         print("\n\nLeft out\n\n" + "\n".join(found.left_out))
     if config.save is not None:
-        print(f"\nwrote {Path(config.save) / 'paper.md'}, and a CSV file for each table beside it")
+        print(f"\nwrote {Path(config.save) / 'paper.md'}, with one CSV file per table next to it")
 
 
 def markdown(tables: Iterable[Table]) -> str:
     """The text of ``paper.md``."""
     about = (
         "Written by `psvit-search paper`: the figures of *PSViT: Better Vision Transformer via Token Pooling and "
-        "Attention Sharing* (arXiv 2108.03428), and beside them, in the columns *here*, what this program counts or "
-        "has measured."
+        "Attention Sharing* (arXiv 2108.03428), next to what this program counts or has measured, in the columns "
+        "*here*."
     )
     parts = ["# The paper's tables", *textwrap.wrap(about, 118), "", *(table.markdown() + "\n" for table in tables)]
     return "\n".join([parts[0], "", *parts[1:]])
