@@ -159,7 +159,7 @@ def test_folders_that_cannot_be_meant(tmp_path: Path) -> None:
     (tmp_path / "extra-0.tar").rename(tmp_path / "train-0.tar")
     open_webdataset(tmp_path)
     write_tar(tmp_path / "train-0.tar", [("a.txt", b"")])
-    assert "hold no image; a sample is" in fault(tmp_path)
+    assert "hold no images; a sample is" in fault(tmp_path)
 
 
 def test_labels_that_cannot_be_meant(tmp_path: Path) -> None:
