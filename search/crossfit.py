@@ -98,7 +98,7 @@ class FoldSums:
 # ---------------------------------------------------------------------------------------------------- estimates
 
 
-def fitted_values(values: Floats, chosen: Integers, folds: NDArray[np.int8]) -> Floats:
+def fitted_values(values: NDArray[Any], chosen: Integers, folds: NDArray[np.int8]) -> Floats:
     """(n,) what the architecture that the other folds have chosen reaches on each image.
 
     Args:
@@ -108,7 +108,7 @@ def fitted_values(values: Floats, chosen: Integers, folds: NDArray[np.int8]) -> 
     return values[chosen[folds], np.arange(values.shape[1])].astype(np.float64)
 
 
-def cross_fitted_score(values: Floats, chosen: Integers, folds: NDArray[np.int8]) -> Estimate:
+def cross_fitted_score(values: NDArray[Any], chosen: Integers, folds: NDArray[np.int8]) -> Estimate:
     """The winner's own score on images that did not choose it, as :func:`fitted_values` has it."""
     fitted = fitted_values(values, chosen, folds)
     choice = _choice_variance(values, chosen)
@@ -118,7 +118,7 @@ def cross_fitted_score(values: Floats, chosen: Integers, folds: NDArray[np.int8]
     return _interval(fitted.mean(), _images_variance(fitted, folds) + choice, len(fitted) - 1)
 
 
-def cross_fitted_gain(values: Floats, chosen: Integers, folds: NDArray[np.int8], others: Floats) -> Estimate:
+def cross_fitted_gain(values: NDArray[Any], chosen: Integers, folds: NDArray[np.int8], others: Floats) -> Estimate:
     """What choosing wins over picking one of the comparison at random, on images that did not choose.
 
     The difference is paired image by image. Its variance has three parts: that of the images; that of the draw of the
@@ -165,7 +165,7 @@ def _images_variance(difference: Floats, folds: NDArray[np.int8]) -> float:
     return float(difference.var(ddof=1)) / len(difference) * number / (number - 1)
 
 
-def _choice_variance(values: Floats, chosen: Integers) -> float:
+def _choice_variance(values: NDArray[Any], chosen: Integers) -> float:
     """How much the winners of the folds differ in truth: half of what they differ by on all images.
 
     They were chosen for being close to each other there, so that the other half, about, is the images' noise.

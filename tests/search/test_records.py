@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psvit.search.trust import Gain
 
 from psvit.run.records import Record
 from psvit.search.config import BudgetConfig
 from psvit.search.correlation import Correlation, Correlations, Estimate
 from psvit.search.records import RaceRecord, RankRecord, Round, SearcherRecord, SearchRecord
-from psvit.search.trust import Gain
 from tests.search.builders import history_record
 
 SEARCH = SearchRecord(

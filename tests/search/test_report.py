@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from psvit.search.trust import Gain, top_table
 from scipy.stats import binomtest
 
 from psvit.arch import Architecture
@@ -27,7 +28,6 @@ from psvit.search.records import RaceRecord, RankRecord, Round, SearchRecord
 from psvit.search.report import report, report_search
 from psvit.search.tables import FRONT, TOP
 from psvit.search.trial import Trial
-from psvit.search.trust import Gain, top_table
 from psvit.supernet.space import SearchSpace
 from psvit.units import Band
 from psvit.zoo import SPACES
