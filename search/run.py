@@ -271,7 +271,16 @@ class _Search:
         folder, spec, budget, searcher = self.folder, self.space.spec, self.record.budget, self.settings.searcher
         exhaustive, winner = searcher == "exhaustive", str(best.architecture)
         colours = "last round of the race" if self.settings.race else None if exhaustive else "generation"
-        draw_scores(frame, folder / "scores.png", budget.flops, winner, spec.name, baseline.frame(), colours)
+        draw_scores(
+            frame,
+            folder / "scores.png",
+            budget.flops,
+            winner,
+            spec.name,
+            baseline.frame(),
+            colours,
+            self.settings.rank_by,
+        )
         if not exhaustive:
-            draw_progress({searcher: frame}, folder / "progress.png")
+            draw_progress({searcher: frame}, folder / "progress.png", self.settings.rank_by)
         draw_architecture(spec, best.architecture, folder / "architecture.png", f"{spec.name}: best within {budget}")
