@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from psvit.search.correlation import Correlations, Estimate
 
-_SCORES = {"top1": "top-1", "loss": "loss"}
+_SCORES = {"top1": "top-1", "loss": "loss (lower is better)"}
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 
 

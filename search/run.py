@@ -269,7 +269,7 @@ class _Search:
     def _draw(self, frame: pd.DataFrame, best: Trial, baseline: History) -> None:
         """The pictures: scores against cost, progress by trials, and the winner."""
         folder, spec, budget, searcher = self.folder, self.space.spec, self.record.budget, self.settings.searcher
-        exhaustive, winner = searcher == "exhaustive", str(best.architecture)
+        exhaustive, winner, rank_by = searcher == "exhaustive", str(best.architecture), self.settings.rank_by
         colours = "last round of the race" if self.settings.race else None if exhaustive else "generation"
         draw_scores(
             frame,
@@ -282,5 +282,5 @@ class _Search:
             self.settings.rank_by,
         )
         if not exhaustive:
-            draw_progress({searcher: frame}, folder / "progress.png", self.settings.rank_by)
+            draw_progress({searcher: frame}, folder / "progress.png", rank_by)
         draw_architecture(spec, best.architecture, folder / "architecture.png", f"{spec.name}: best within {budget}")
