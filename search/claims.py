@@ -64,8 +64,8 @@ class ImageShares:
         """
         if num_images < _REPORTS * _FEWEST:
             raise ValueError(
-                f"the search split has {num_images} images; a search needs {_REPORTS * _FEWEST} at least: train the "
-                "supernet with a larger data.search_fraction"
+                f"a search scores on {num_images} images; it needs {_REPORTS * _FEWEST} at least: use a larger "
+                "search.num_images, or train the supernet with a larger data.search_fraction"
             )
         searched = num_images - num_images // _REPORTS if adaptive else num_images
         return cls(range(searched), range(searched if adaptive else 0, num_images))
@@ -92,7 +92,7 @@ class Claims:
         others: random architectures of equal cost that it was compared with.
         place: the winner's among them by ``rank_by``, 1 when none is better; None without any.
         gain_top1, gain_loss: how much better than their mean it is: top-1 higher, loss lower; None for fewer than two.
-        reliability: of the scores that the search ranked by; None where it raced.
+        reliability: of the scores that the search ranked by; None where it raced, or scored fewer than two.
         tied: how many of all that were scored the images cannot tell from the winner; None where it raced.
         cheapest, cheapest_flops: layers and FLOPs of the cheapest of these.
     """
@@ -126,12 +126,16 @@ class Claims:
         return [line for line in found if line]
 
     def _compared(self) -> str:
-        if self.gain_top1 is None or self.gain_loss is None:
+        if not self.others:
             return "no other architectures of equal cost were scored to compare it with"
-        return (
-            f"place {self.place} of {self.others + 1} with {self.others} random architectures of equal cost (within "
-            f"{EQUAL_COST:.0%}); gain over their mean: top-1 {self.gain_top1}, loss {self.gain_loss}"
+        several = "s" if self.others > 1 else ""
+        place = (
+            f"place {self.place} of {self.others + 1} with {self.others} random architecture{several} of equal cost "
+            f"(within {EQUAL_COST:.0%})"
         )
+        if self.gain_top1 is None or self.gain_loss is None:
+            return place
+        return f"{place}; gain over their mean: top-1 {self.gain_top1}, loss {self.gain_loss}"
 
     def _tied(self) -> str:
         if not self.tied or self.tied == 1:
@@ -218,6 +222,7 @@ class Reporter:
         if number > 1:
             gain_top1 = cross_fitted_gain(correct, chosen, self.folds, other_correct.astype(float))
             gain_loss = cross_fitted_gain(-loss.astype(float), chosen, self.folds, -other_loss.astype(float))
+        if number:
             better = (
                 other_loss.mean(axis=1, dtype=float) < own_loss.value
                 if self.rank_by == "loss"
@@ -244,15 +249,13 @@ class Reporter:
         if self.sums is None:
             return claims
         chosen = self.sums.fold_orders(self.rank_by, 1)[:, 0]
-        tied = [
-            trial
-            for trial, is_tied in zip(self.trials, not_told_apart(self.sums, chosen, loss.astype(float)), strict=True)
-            if is_tied
-        ]
+        apart = ~not_told_apart(self.sums, chosen, loss.astype(float))
+        apart[0] = False  # the winner, which each fold alone need not choose
+        tied = [trial for trial, is_apart in zip(self.trials, apart, strict=True) if not is_apart]
         cheapest = min(tied, key=lambda trial: trial.flops)
         return replace(
             claims,
-            reliability=reliability(self.sums),
+            reliability=reliability(self.sums) if len(self.trials) > 1 else None,
             tied=len(tied),
             cheapest=str(cheapest.architecture),
             cheapest_flops=cheapest.flops,

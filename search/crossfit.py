@@ -280,13 +280,13 @@ def not_told_apart(sums: FoldSums, chosen: Sequence[int] | Integers, values: Flo
     Args:
         sums: of all architectures.
         chosen: (K,) number, in ``sums``, of the winner of the other folds.
-        values: (a, n) losses, image by image, of some of the best.
+        values: (a, n) losses, image by image, of some of the best; of these images or of others like them.
     """
     winners = sums.loss[np.asarray(chosen), np.arange(len(sums.sizes))]
     behind = (sums.loss - winners).sum(axis=1) / sums.sizes.sum()
     pairs = list(combinations(range(len(values)), 2))
     variance = np.mean([np.var(values[a] - values[b], ddof=1) for a, b in pairs]) if pairs else 0.0
     variance *= len(sums.sizes) / (len(sums.sizes) - 1)  # as in _images_variance
-    tied = behind <= NormalDist().inv_cdf(CONFIDENCE) * np.sqrt(variance / values.shape[1])
+    tied = behind <= NormalDist().inv_cdf(CONFIDENCE) * np.sqrt(variance / sums.sizes.sum())
     tied[np.bincount(chosen).argmax()] = True
     return np.asarray(tied & np.isfinite(sums.loss).all(axis=1))

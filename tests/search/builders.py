@@ -19,6 +19,7 @@ def history_record(**changes: Any) -> HistoryRecord:
         "num_images": 200,
         "placements": 0,
         "seed": 5,
+        "rank_by": "loss",
         "searcher": "random",
         "budget": Budget(),
     }
