@@ -1,10 +1,10 @@
 """How far from the best that the supernet knows do searches end that score only some?
 
     python -m benchmarks.search_regret --history runs/default/exhaustive/history.csv [--flops 5M] [--seeds 10]
-        [--picture regret.png]
+        [--rank-by top1] [--picture regret.png]
 
 Reads the scores of an exhaustive search, and lets evolution, NSGA-II and random search ask for them. Regret is the
-distance of the best found so far to the best within the budget, in points of top-1 and in places.
+distance of the best found so far to the best within the budget, in loss or points of top-1 and in places.
 """
 
 from __future__ import annotations

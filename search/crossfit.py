@@ -209,7 +209,7 @@ class Reliability:
 
     Attributes:
         tau_top1, tau_loss: Kendall's tau between the order on one half of the images and that on the other, a mean
-            over the ways of cutting the folds into halves; NaN where all are equal.
+            over the ways of cutting the folds into halves; 0 where all are equal.
         loss: share of the variance of the losses, on all images, that is due to the architectures and not to the
             images, 0 to 1.
         spread: standard deviation of the architectures' true losses, the images' part taken off.
@@ -267,7 +267,8 @@ def _halves(folds: int) -> Iterator[NDArray[np.bool_]]:
 def _tau(x: Floats, y: Floats) -> float:
     from scipy.stats import kendalltau
 
-    return float(kendalltau(x, y).statistic) if len(x) > 1 else float("nan")
+    tau = float(kendalltau(x, y).statistic) if len(x) > 1 else 0.0
+    return 0.0 if np.isnan(tau) else tau
 
 
 def not_told_apart(sums: FoldSums, chosen: Sequence[int] | Integers, values: Floats) -> NDArray[np.bool_]:
