@@ -74,12 +74,11 @@ def main() -> None:
     best = frame.iloc[0]
     print(
         f"{len(frame):,} architectures of {scored.space.label} within {arguments.flops}, {best['num_images']} images; "
-        f"the best is {best['layers']}, top-1 {best['top1']:.4f}, loss {best['loss']:.4f}; mean top-1 {frame['top1'].mean():.4f}, "
-        f"loss {frame['loss'].mean():.4f}"
+        f"the best is {best['layers']}, top-1 {best['top1']:.4f}, loss {best['loss']:.4f}; "
+        f"mean top-1 {frame['top1'].mean():.4f}, loss {frame['loss'].mean():.4f}"
     )
-    print(
-        f"{'scored':>7}  {'searcher':<10} {'regret in ' + ('loss' if by_loss else 'points'):>17} {'place, mean':>12} {'worst':>6} {'best found':>11}"
-    )
+    regret_in = f"regret in {'loss' if by_loss else 'points'}"
+    print(f"{'scored':>7}  {'searcher':<10} {regret_in:>17} {'place, mean':>12} {'worst':>6} {'best found':>11}")
     curves = {
         name: np.array(
             [

@@ -233,7 +233,7 @@ class Reliability:
         if self.loss <= 0:
             return None
         factor = RELIABLE * (1 - self.loss) / (self.loss * (1 - RELIABLE))
-        return int(np.ceil(self.num_images * factor))
+        return int(np.ceil(round(self.num_images * factor, 6)))
 
 
 def reliability(sums: FoldSums) -> Reliability:

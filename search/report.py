@@ -22,7 +22,6 @@ from psvit.run.folder import recorded_command
 from psvit.run.records import read_object
 from psvit.search.claims import TOP_ROWS, Claims
 from psvit.search.config import ReportConfig
-from psvit.search.crossfit import wilson
 from psvit.search.history import History, HistoryRecord
 from psvit.search.latency import LatencyTable
 from psvit.search.records import RaceRecord, RankRecord, SearchRecord
@@ -191,15 +190,14 @@ def _latency(run: _Run) -> dict[str, str] | None:
 
 
 def _winner(run: _Run) -> dict[str, Any]:
-    """The best so far: its score, its parts, and how it compares with chance."""
+    """The best so far: its score, its parts, and what may be claimed of it."""
     winner, result = run.winner, run.result
     finished = {"finished": result is not None}
     if winner is None:
-        return finished | {"winner": None, "outdated": False, "interval": None, "stages": [], "claims": None}
+        return finished | {"winner": None, "outdated": False, "stages": [], "claims": None}
     return finished | {
         "winner": winner,
         "outdated": result is not None and result.layers != str(winner.architecture),
-        "interval": [float(end) for end in wilson(winner.top1, run.num_images)],
         "stages": _stages(run.record.space.spec, winner) if run.record else [],
         "claims": _claims(run, winner),
         "rank_by": run.rank_by,
@@ -243,16 +241,12 @@ def _front(run: _Run) -> dict[str, Any]:
 
 
 def _top(run: _Run) -> list[dict[str, Any]]:
-    """Rows of ``top.csv``; of a run without it, the best trials with the intervals that the history alone gives."""
+    """Rows of ``top.csv``; of a run without it, the best trials as the history has them."""
     path = run.folder / "top.csv"
     if path.is_file():
         best = TOP.read(path).head(TOP_ROWS)
         return [{str(key): value for key, value in row.items()} for row in best.to_dict("records")]
-    rows = [trial.row(place) for place, trial in enumerate(run.best, start=1)]
-    for row in rows:
-        low, high = wilson(row["top1"], row["num_images"])
-        row |= {"place": row["number"], "low": float(low), "high": float(high)}
-    return rows
+    return [trial.row(place) | {"place": place} for place, trial in enumerate(run.best, start=1)]
 
 
 def _ranks(run: _Run) -> list[dict[str, Any]]:
