@@ -16,7 +16,7 @@ import torch
 
 from psvit.arch import CellPath
 from psvit.engine.scoring import score_all
-from psvit.search.history import History
+from psvit.search.history import History, HistoryRecord
 from psvit.supernet.checkpoint import TrainedSupernet
 from psvit.supernet.inherit import inherit
 
@@ -31,6 +31,7 @@ def main() -> None:
     supernet, data = trained.load(), trained.open_data(None, 0)
     batches = list(data.eval_batches("search", trained.space.spec.image_size, 256))
     history = History(arguments.run / "history.csv")
+    rank_by = HistoryRecord.load(arguments.run / "history.json").rank_by
     trials = history.trials[:: arguments.every]
     began, found = time.perf_counter(), []
     for trial in trials:
@@ -40,11 +41,11 @@ def main() -> None:
     seconds = time.perf_counter() - began
     wrong = sum(score.top1 != trial.top1 for score, trial in found)
     difference = max(abs(score.loss - trial.loss) for score, trial in found)
-    best = min(found, key=lambda pair: (-pair[0].top1, pair[0].loss))[1]
+    best = min(found, key=lambda pair: pair[0].loss if rank_by == "loss" else (-pair[0].top1, pair[0].loss))[1]
     print(
         f"{len(found):,} of {len(history):,} networks, each on its own, on {data.size('search')} images, "
         f"{seconds:.0f} s: {wrong} other top-1 counts, largest difference of a loss {difference:.1e}; "
-        f"the best is {best.architecture}, in the history {history.best().architecture}"  # type: ignore[union-attr]
+        f"the best is {best.architecture}, in the history {history.best(rank_by).architecture}"  # type: ignore[union-attr]
     )
 
 

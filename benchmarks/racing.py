@@ -92,7 +92,7 @@ def race_once(table: Table, keep: int, confidence: float, seed: int) -> Raced:
     """A race that reads the table, the images in an order of the seed."""
     place = {architecture: row for row, architecture in enumerate(table.architectures)}
     columns, num_images = stratified_order(table.labels, seed), len(table.labels)
-    record = HistoryRecord("", table.space, {}, num_images, 0, seed, "exhaustive", Budget())
+    record = HistoryRecord("", table.space, {}, num_images, 0, seed, "top1", "exhaustive", Budget())
 
     def outcomes(some: Sequence[Architecture], span: range) -> Outcomes:
         rows = [place[architecture] for architecture in some]

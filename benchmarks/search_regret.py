@@ -1,10 +1,10 @@
 """How far from the best that the supernet knows do searches end that score only some?
 
     python -m benchmarks.search_regret --history runs/default/exhaustive/history.csv [--flops 5M] [--seeds 10]
-        [--picture regret.png]
+        [--rank-by top1] [--picture regret.png]
 
 Reads the scores of an exhaustive search, and lets evolution, NSGA-II and random search ask for them. Regret is the
-distance of the best found so far to the best within the budget, in points of top-1 and in places.
+distance of the best found so far to the best within the budget, in loss or points of top-1 and in places.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from psvit.supernet.space import Subspace
 from psvit.units import Band
 
 Floats = npt.NDArray[np.float64]
-MAKERS: dict[str, Callable[[Subspace, int], Searcher]] = {
-    "evolution": Evolution,
-    "nsga2": Nsga2,
-    "random": RandomSearch,
+MAKERS: dict[str, Callable[[Subspace, int, str], Searcher]] = {
+    "evolution": lambda allowed, seed, rank_by: Evolution(allowed, seed, rank_by=rank_by),
+    "nsga2": lambda allowed, seed, rank_by: Nsga2(allowed, seed, rank_by=rank_by),
+    "random": lambda allowed, seed, rank_by: RandomSearch(allowed, seed),
 }
 POPULATION = 50
 
@@ -52,18 +52,21 @@ def main() -> None:
     parser.add_argument("--history", type=Path, required=True)
     parser.add_argument("--flops", default="5M")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--rank-by", choices=["loss", "top1"], default="loss")
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
 
     scored = read_scored(arguments.history.parent)
     allowed = scored.space.within(Band.parse(arguments.flops))
+    by_loss = arguments.rank_by == "loss"
+    keys = [*(("loss", "top1") if by_loss else ("top1", "loss")), "flops", "layers"]
     frame = scored.frame[scored.frame["flops"].le(allowed.flops.high)].sort_values(  # type: ignore[union-attr]
-        ["top1", "loss", "flops", "layers"], ascending=[False, True, True, True]
+        keys, ascending=[key != "top1" for key in keys]
     )
     assert len(frame) == allowed.count, f"{len(frame)} of {allowed.count} within the budget were scored"
     place = {layers: number for number, layers in enumerate(frame["layers"])}
-    top1 = frame["top1"].to_numpy()
+    score = -frame["loss"].to_numpy() if by_loss else 100 * frame["top1"].to_numpy()
     trial = {
         row.layers: Trial(Architecture.parse(row.layers), row.flops, row.params, row.top1, row.loss, row.num_images, 0)
         for row in frame.itertuples()
@@ -71,23 +74,26 @@ def main() -> None:
     best = frame.iloc[0]
     print(
         f"{len(frame):,} architectures of {scored.space.label} within {arguments.flops}, {best['num_images']} images; "
-        f"the best is {best['layers']}, top-1 {best['top1']:.4f}, loss {best['loss']:.4f}; mean top-1 {top1.mean():.4f}"
+        f"the best is {best['layers']}, top-1 {best['top1']:.4f}, loss {best['loss']:.4f}; "
+        f"mean top-1 {frame['top1'].mean():.4f}, loss {frame['loss'].mean():.4f}"
     )
-    print(
-        f"{'scored':>7}  {'searcher':<10} {'regret in points':>17} {'place, mean':>12} {'worst':>6} {'best found':>11}"
-    )
+    regret_in = f"regret in {'loss' if by_loss else 'points'}"
+    print(f"{'scored':>7}  {'searcher':<10} {regret_in:>17} {'place, mean':>12} {'worst':>6} {'best found':>11}")
     curves = {
         name: np.array(
-            [places_by_number(make(allowed, seed), place, trial, arguments.trials) for seed in range(arguments.seeds)]
+            [
+                places_by_number(make(allowed, seed, arguments.rank_by), place, trial, arguments.trials)
+                for seed in range(arguments.seeds)
+            ]
         )
         for name, make in MAKERS.items()
     }
     for number in (n for n in (50, 100, 200, 300, 500, 1000, 2000) if n <= arguments.trials):
         for name, places in curves.items():
             after = places[:, number - 1].astype(int)
-            regret = 100 * (top1[0] - top1[after])
+            regret = score[0] - score[after]
             print(
-                f"{number:>7}  {name:<10} {regret.mean():>17.3f} {after.mean() + 1:>12.1f} {after.max() + 1:>6} "
+                f"{number:>7}  {name:<10} {regret.mean():>17.4f} {after.mean() + 1:>12.1f} {after.max() + 1:>6} "
                 f"{(after == 0).sum():>5} of {arguments.seeds}"
             )
     if arguments.picture:

@@ -156,7 +156,7 @@ def _facts(config: RunAllConfig, found: SearchResult, made: RetrainResult) -> di
         "budget": f"FLOPs: {Band.parse(budget.flops)}; parameters: {Band.parse(budget.params)}"
         + (f"; latency: {Band.parse(budget.latency, parse_duration).text(format_duration)}" if budget.latency else ""),
         "winner": f"{best.architecture}, {cost}",
-        "inherited": f"top-1 {best.top1:.4f} on the search split; {found.comparison}",
+        "inherited": f"{found.claims.lines[0]}; {found.claims.lines[1]}",
         "retrained": f"top-1 {made.top1:.4f} on the test split",
     }
 

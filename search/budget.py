@@ -77,6 +77,12 @@ class Budget:
             table = LatencyTable.from_json(value["latency_table"], f"{where}.latency_table")
         return cls(**{key: _read_band(value[key], f"{where}.{key}") for key in _BANDS if key in value}, table=table)
 
+    def around(self, flops: int, share: float) -> Budget:
+        """The same budget, of which the FLOPs lie within a share of these besides."""
+        low, high = round(flops * (1 - share)), round(flops * (1 + share))
+        band = Band(max(low, self.flops.low or 0), high if self.flops.high is None else min(high, self.flops.high))
+        return replace(self, flops=band)
+
     def within(self, space: SearchSpace) -> Subspace:
         """The architectures of a space that meet the budget; may be empty."""
         return space.within(self.flops, self.params, *self._further)

@@ -10,6 +10,7 @@ from psvit.search.searchers import AUTO, SEARCHERS
 from psvit.supernet.config import SpaceConfig
 from psvit.units import parse_quantity
 
+RANK_BY = ("loss", "top1")
 COSTS = ("spread", "equal")
 
 
@@ -89,6 +90,7 @@ class SearchConfig:
         budget: what the architectures may cost.
         latency: what a latency budget refers to.
         searcher: name of a searcher, or ``auto`` for exhaustive search if that is fast enough, else evolution.
+        rank_by: score to rank architectures by: ``loss``, which tells them apart on fewer images, or ``top1``.
         trials: architectures to score. Exhaustive search scores all.
         population: architectures per generation (in random search, per batch).
         parents: best architectures so far that each generation is bred from.
@@ -110,6 +112,7 @@ class SearchConfig:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     latency: LatencyConfig = field(default_factory=LatencyConfig)
     searcher: str = "evolve"
+    rank_by: str = "loss"
     trials: int = 1000
     population: int = 50
     parents: int = 10
@@ -134,10 +137,13 @@ class SearchConfig:
         check_share(self, "mutation", prefix="search.")
         check_share(self, "confidence", prefix="search.", zero=False, one=False)
         check_choice(self, PRECISIONS, "precision", prefix="search.")
+        check_choice(self, RANK_BY, "rank_by", prefix="search.")
         if self.memory is not None:
             parse_quantity(self.memory)
         if self.race and self.searcher != "exhaustive":
             raise ValueError("search.race is for psvit-search exhaustive; the other searches score few architectures")
+        if self.race and self.rank_by != "top1":
+            raise ValueError("search.race compares which images are classified correctly; add search.rank_by=top1")
         if self.race and self.placements:
             raise ValueError("search.race needs one score per image; leave search.placements at 0")
 
@@ -221,6 +227,7 @@ class PickConfig:
         runs: folder of all runs.
         name: name of the project; its runs are in ``runs/NAME/``.
         budget: what the architectures may cost.
+        rank_by: score to rank architectures by: ``loss`` or ``top1``.
         table: latency.json that a latency budget refers to; None is the one in the run folder or next to it.
         top: how many architectures to show.
         save: write the best as this arch.json, too.
@@ -231,10 +238,12 @@ class PickConfig:
     runs: str = "runs"
     name: str = "default"
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    rank_by: str = "loss"
     table: str | None = None
     top: int = 10
     save: str | None = None
     json: bool = False
 
     def __post_init__(self) -> None:
+        check_choice(self, RANK_BY, "rank_by")
         check_at_least(self, 1, "top")

@@ -98,7 +98,7 @@ class FoldSums:
 # ---------------------------------------------------------------------------------------------------- estimates
 
 
-def fitted_values(values: Floats, chosen: Integers, folds: NDArray[np.int8]) -> Floats:
+def fitted_values(values: NDArray[Any], chosen: Integers, folds: NDArray[np.int8]) -> Floats:
     """(n,) what the architecture that the other folds have chosen reaches on each image.
 
     Args:
@@ -108,7 +108,7 @@ def fitted_values(values: Floats, chosen: Integers, folds: NDArray[np.int8]) -> 
     return values[chosen[folds], np.arange(values.shape[1])].astype(np.float64)
 
 
-def cross_fitted_score(values: Floats, chosen: Integers, folds: NDArray[np.int8]) -> Estimate:
+def cross_fitted_score(values: NDArray[Any], chosen: Integers, folds: NDArray[np.int8]) -> Estimate:
     """The winner's own score on images that did not choose it, as :func:`fitted_values` has it."""
     fitted = fitted_values(values, chosen, folds)
     choice = _choice_variance(values, chosen)
@@ -118,7 +118,7 @@ def cross_fitted_score(values: Floats, chosen: Integers, folds: NDArray[np.int8]
     return _interval(fitted.mean(), _images_variance(fitted, folds) + choice, len(fitted) - 1)
 
 
-def cross_fitted_gain(values: Floats, chosen: Integers, folds: NDArray[np.int8], others: Floats) -> Estimate:
+def cross_fitted_gain(values: NDArray[Any], chosen: Integers, folds: NDArray[np.int8], others: Floats) -> Estimate:
     """What choosing wins over picking one of the comparison at random, on images that did not choose.
 
     The difference is paired image by image. Its variance has three parts: that of the images; that of the draw of the
@@ -165,7 +165,7 @@ def _images_variance(difference: Floats, folds: NDArray[np.int8]) -> float:
     return float(difference.var(ddof=1)) / len(difference) * number / (number - 1)
 
 
-def _choice_variance(values: Floats, chosen: Integers) -> float:
+def _choice_variance(values: NDArray[Any], chosen: Integers) -> float:
     """How much the winners of the folds differ in truth: half of what they differ by on all images.
 
     They were chosen for being close to each other there, so that the other half, about, is the images' noise.
@@ -209,7 +209,7 @@ class Reliability:
 
     Attributes:
         tau_top1, tau_loss: Kendall's tau between the order on one half of the images and that on the other, a mean
-            over the ways of cutting the folds into halves; NaN where all are equal.
+            over the ways of cutting the folds into halves; 0 where all are equal.
         loss: share of the variance of the losses, on all images, that is due to the architectures and not to the
             images, 0 to 1.
         spread: standard deviation of the architectures' true losses, the images' part taken off.
@@ -233,7 +233,7 @@ class Reliability:
         if self.loss <= 0:
             return None
         factor = RELIABLE * (1 - self.loss) / (self.loss * (1 - RELIABLE))
-        return int(np.ceil(self.num_images * factor))
+        return int(np.ceil(round(self.num_images * factor, 6)))
 
 
 def reliability(sums: FoldSums) -> Reliability:
@@ -267,7 +267,8 @@ def _halves(folds: int) -> Iterator[NDArray[np.bool_]]:
 def _tau(x: Floats, y: Floats) -> float:
     from scipy.stats import kendalltau
 
-    return float(kendalltau(x, y).statistic) if len(x) > 1 else float("nan")
+    tau = float(kendalltau(x, y).statistic) if len(x) > 1 else 0.0
+    return 0.0 if np.isnan(tau) else tau
 
 
 def not_told_apart(sums: FoldSums, chosen: Sequence[int] | Integers, values: Floats) -> NDArray[np.bool_]:
@@ -280,13 +281,13 @@ def not_told_apart(sums: FoldSums, chosen: Sequence[int] | Integers, values: Flo
     Args:
         sums: of all architectures.
         chosen: (K,) number, in ``sums``, of the winner of the other folds.
-        values: (a, n) losses, image by image, of some of the best.
+        values: (a, n) losses, image by image, of some of the best; of these images or of others like them.
     """
     winners = sums.loss[np.asarray(chosen), np.arange(len(sums.sizes))]
     behind = (sums.loss - winners).sum(axis=1) / sums.sizes.sum()
     pairs = list(combinations(range(len(values)), 2))
     variance = np.mean([np.var(values[a] - values[b], ddof=1) for a, b in pairs]) if pairs else 0.0
     variance *= len(sums.sizes) / (len(sums.sizes) - 1)  # as in _images_variance
-    tied = behind <= NormalDist().inv_cdf(CONFIDENCE) * np.sqrt(variance / values.shape[1])
+    tied = behind <= NormalDist().inv_cdf(CONFIDENCE) * np.sqrt(variance / sums.sizes.sum())
     tied[np.bincount(chosen).argmax()] = True
     return np.asarray(tied & np.isfinite(sums.loss).all(axis=1))

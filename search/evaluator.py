@@ -98,6 +98,11 @@ class Evaluator:
         self.batch_size = batch_size or self._walk.batch_size
 
     @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(num_images,) class of each image, in the order in which they are scored."""
+        return self._pixels.labels
+
+    @property
     def num_images(self) -> int:
         """Number of images that architectures are scored on."""
         return len(self._pixels)

@@ -29,15 +29,23 @@ class Evolution:
         population: architectures that are drawn uniformly before evolution begins.
         parents: best architectures of all so far (elitism) that a generation descends from.
         mutation: share of children made by mutation; the others by crossover.
+        rank_by: ``loss`` or ``top1``.
     """
 
     def __init__(
-        self, subspace: Subspace, seed: int, population: int = 50, parents: int = 10, mutation: float = 0.5
+        self,
+        subspace: Subspace,
+        seed: int,
+        population: int = 50,
+        parents: int = 10,
+        mutation: float = 0.5,
+        rank_by: str = "loss",
     ) -> None:
         self.seed = seed
         self.population = population
         self.parents = parents
         self.mutation = mutation
+        self.rank_by = rank_by
         self.unseen = Unseen(subspace)
         self._told = 0
         self._best: list[Trial] = []
@@ -68,7 +76,8 @@ class Evolution:
             self.unseen.take(trial.architecture)
         self._told += len(trials)
         scored = [trial for trial in trials if not trial.failed]
-        self._best = sorted(self._best + scored, key=lambda trial: trial.sort_key)[: self.parents]
+        ranked = sorted(self._best + scored, key=lambda trial: trial.sort_key(self.rank_by))
+        self._best = ranked[: self.parents]
 
 
 class _Pool:

@@ -1,4 +1,4 @@
-"""The Pareto front of what was scored: top-1 against FLOPs, parameters, or several costs at once. No torch.
+"""The Pareto front of what was scored: loss or top-1 against FLOPs, parameters, or several costs at once. No torch.
 
 A frame has the columns of ``history.csv``.
 """
@@ -17,24 +17,27 @@ def fully_scored(frame: pd.DataFrame) -> pd.DataFrame:
     return scored[scored["num_images"] == scored["num_images"].max()]
 
 
-def pareto_front(frame: pd.DataFrame, costs: Sequence[str] = ("flops",)) -> pd.DataFrame:
+def pareto_front(frame: pd.DataFrame, costs: Sequence[str] = ("flops",), rank_by: str = "loss") -> pd.DataFrame:
     """The trials that no other one makes needless: as good a score or better, at no more of each cost.
 
-    A score is top-1, and the loss where top-1 is equal. Of trials equal in score and costs one stays, the first by
-    layers. Failed trials, and those scored on fewer images than others, are left out.
+    A score is the loss or the top-1, and the other where that is equal. Of trials equal in score and costs one stays,
+    the first by layers. Failed trials, and those scored on fewer images than others, are left out.
 
     Args:
         frame: the trials.
         costs: columns that should be small.
+        rank_by: ``loss`` or ``top1``.
 
     Returns:
         The rows of the front, by rising costs.
     """
     names, scored = list(costs), fully_scored(frame)
     # of equal costs only the best can be on the front, which leaves thousands of a whole space's 250,047
-    scored = scored[scored["top1"] == scored.groupby(names)["top1"].transform("max")]
-    scored = scored[scored["loss"] == scored.groupby(names)["loss"].transform("min")]
-    keys = ["top1", "loss", *names, "layers"]
+    scores = ("loss", "top1") if rank_by == "loss" else ("top1", "loss")
+    for score in scores:
+        groups = scored.groupby(names)[score]
+        scored = scored[scored[score] == (groups.transform("min") if score == "loss" else groups.transform("max"))]
+    keys = [*scores, *names, "layers"]
     best_first = scored.sort_values(keys, ascending=[key != "top1" for key in keys]).drop_duplicates(names)
     amounts, left, front = best_first[names].to_numpy().T, np.arange(len(best_first)), []
     while len(left):

@@ -15,7 +15,7 @@ from psvit.run.files import append_bytes, write_text
 from psvit.run.folder import differences
 from psvit.run.records import Record
 from psvit.search.budget import Budget
-from psvit.search.tables import HISTORY
+from psvit.search.tables import FOLD_COLUMNS, HISTORY
 from psvit.search.trial import Trial
 from psvit.supernet.space import SearchSpace
 
@@ -31,6 +31,7 @@ class HistoryRecord(Record):
         num_images: how many of them an architecture is scored on.
         placements: random placements that a score is the mean over; 0 is the canonical path alone.
         seed: of the search.
+        rank_by: what the best is best by, ``loss`` or ``top1``.
         searcher: its name; ``rank`` where :mod:`psvit.search.rank` drew the architectures.
         budget: what was allowed.
         equal_to: layers of the winner that these random architectures of equal cost are compared with; else None.
@@ -45,6 +46,7 @@ class HistoryRecord(Record):
     num_images: int
     placements: int
     seed: int
+    rank_by: str
     searcher: str
     budget: Budget
     equal_to: str | None = None
@@ -109,9 +111,10 @@ class History:
         self._end += len(lines)
         self.trials.extend(trials)
 
-    def best(self) -> Trial | None:
-        """The trial with the best score; None when none has a score."""
-        return min((trial for trial in self.trials if not trial.failed), key=lambda trial: trial.sort_key, default=None)
+    def best(self, rank_by: str) -> Trial | None:
+        """The trial with the best score, by ``loss`` or ``top1``; None when none has a score."""
+        scored = (trial for trial in self.trials if not trial.failed)
+        return min(scored, key=lambda trial: trial.sort_key(rank_by), default=None)
 
     def frame(self) -> pd.DataFrame:
         """The table of ``history.csv``, one row per trial."""
@@ -127,9 +130,12 @@ class History:
             )
         for number, line in enumerate(lines, start=1):
             try:
-                index, layers, flops, params, top1, loss, num_images, generation = line.rstrip("\n").split(",")
+                index, layers, flops, params, top1, loss, num_images, generation, *folds = line.rstrip("\n").split(",")
+                if len(folds) != len(FOLD_COLUMNS):
+                    raise ValueError(f"it has {8 + len(folds)} values, not {len(HISTORY.columns)}")
                 architecture, costs = Architecture.parse(layers), (int(flops), int(params))
-                trial = Trial(architecture, *costs, float(top1), float(loss), int(num_images), int(generation))
+                sums = () if folds[-1] == "nan" else tuple(map(float, folds))
+                trial = Trial(architecture, *costs, float(top1), float(loss), int(num_images), int(generation), sums)
                 if int(index) != number:
                     raise ValueError(f"number {index} stands where {number} should")
             except ValueError as error:

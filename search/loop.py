@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from psvit.arch import Architecture
+from psvit.cost import Cost
 from psvit.run.progress import Counter
 from psvit.search.history import History
 from psvit.search.searcher import Searcher
 from psvit.search.trial import Trial
 from psvit.supernet.space import SearchSpace
 
+
+class Scored(NamedTuple):
+    """What is known of an architecture: see :class:`psvit.search.trial.Trial`."""
+
+    top1: float
+    loss: float
+    folds: tuple[float, ...] = ()
+
+
 TOGETHER = 512  # architectures that are scored together and recorded at a time, at most
 
 
 def run_search(
     searcher: Searcher,
-    score: Callable[[list[Architecture]], Sequence[tuple[float, float]]],
+    score: Callable[[list[Architecture]], Sequence[Scored]],
     space: SearchSpace,
     history: History,
     num_images: int,
@@ -30,7 +41,7 @@ def run_search(
     scored again: so a search that was killed ends like an unbroken one, and more trials continue a finished one.
 
     Args:
-        score: gives (top-1, loss) of each architecture.
+        score: gives the score of each architecture.
         num_images: how many images it scores them on.
         chunk: architectures that are scored together and recorded at a time; what a killed run loses at most.
 
@@ -52,11 +63,16 @@ def run_search(
                 costs = [space.cost(architecture) for architecture in part]
                 history.append(
                     [
-                        Trial(architecture, cost.flops, cost.params, float(top1), float(loss), num_images, generation)
-                        for architecture, cost, (top1, loss) in zip(part, costs, score(part), strict=True)
+                        _trial(architecture, cost, scored, num_images, generation)
+                        for architecture, cost, scored in zip(part, costs, score(part), strict=True)
                     ]
                 )
                 bar.advance(len(part))
             searcher.tell(history.trials[done : done + len(asked)])
             done += len(asked)
             generation += 1
+
+
+def _trial(architecture: Architecture, cost: Cost, scored: Scored, num_images: int, generation: int) -> Trial:
+    top1, loss, folds = float(scored.top1), float(scored.loss), scored.folds
+    return Trial(architecture, cost.flops, cost.params, top1, loss, num_images, generation, folds)

@@ -33,6 +33,7 @@ class Nsga2:
         population: trials of a generation, and survivors that the next one descends from. The first is drawn uniformly.
         mutation: share of children made by an edit; the others by crossover.
         cost: what should be small; FLOPs when None.
+        rank_by: ``loss`` or ``top1``.
     """
 
     def __init__(
@@ -42,10 +43,12 @@ class Nsga2:
         population: int = 50,
         mutation: float = 0.5,
         cost: Callable[[Architecture], int] | None = None,
+        rank_by: str = "loss",
     ) -> None:
         self.seed = seed
         self.population = population
         self.mutation = mutation
+        self.rank_by = rank_by
         self.cost = cost or (lambda architecture: network_cost(subspace.space.spec, architecture).flops)
         self.unseen = Unseen(subspace)
         self._survivors: list[Trial] = []  # best first
@@ -68,7 +71,8 @@ class Nsga2:
 
     def _objectives(self, trials: Sequence[Trial]) -> Floats:
         """Place by score, from 0, and cost, shape (trials, 2); both should be small."""
-        scores = np.array([(-trial.top1, trial.loss) for trial in trials]).reshape(-1, 2)
+        keys = [(trial.loss, -trial.top1) if self.rank_by == "loss" else (-trial.top1, trial.loss) for trial in trials]
+        scores = np.array(keys).reshape(-1, 2)
         places = np.unique(scores, axis=0, return_inverse=True)[1].ravel()
         return np.column_stack([places, [self.cost(trial.architecture) for trial in trials]]).astype(float)
 

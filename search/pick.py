@@ -19,10 +19,10 @@ from psvit.archfile import ArchFile, save_arch
 from psvit.run.folder import differences
 from psvit.search.budget import Budget
 from psvit.search.config import PickConfig
+from psvit.search.crossfit import wilson
 from psvit.search.history import HistoryRecord
 from psvit.search.latency import LatencyTable
 from psvit.search.tables import HISTORY
-from psvit.search.trust import wilson
 from psvit.supernet.space import Additive, SearchSpace, Subspace
 from psvit.units import Band, format_duration, format_quantity
 
@@ -38,7 +38,7 @@ def pick(config: PickConfig) -> None:
     if config.save is not None and not config.save.endswith(".json"):
         raise ValueError(f"save is {config.save}; it is an architecture file, such as arch.json")
     scored = read_scored(Path(config.run))
-    answer = choose(scored, Budget.parse(config.budget, _find_table(config, scored)))
+    answer = choose(scored, Budget.parse(config.budget, _find_table(config, scored)), config.rank_by)
     if config.save is not None:
         save_arch(Path(config.save), _arch_file(scored, answer))
     if config.json:
@@ -162,8 +162,8 @@ class Answer:
         return text + (f"; {self.failed:,} gave no score" if self.failed else "")
 
 
-def choose(scored: Scored, budget: Budget) -> Answer:
-    """What is best within a budget, of all that was scored.
+def choose(scored: Scored, budget: Budget, rank_by: str = "loss") -> Answer:
+    """What is best within a budget, of all that was scored, by ``loss`` or ``top1``.
 
     Raises:
         ValueError: no architecture is within the budget, or none that is has a score; the message has the nearest.
@@ -177,7 +177,8 @@ def choose(scored: Scored, budget: Budget) -> Answer:
     with_score, inside = ~frame["failed"], miss == 0
     if not (with_score & inside).any():
         raise ValueError(_nothing(budget, asked, frame[with_score], miss[with_score]))
-    keys = ["num_images", "top1", "loss", "flops", "layers"]
+    scores = ["loss", "top1"] if rank_by == "loss" else ["top1", "loss"]
+    keys = ["num_images", *scores, "flops", "layers"]
     order = [key not in ("num_images", "top1") for key in keys]
     ranked = frame[with_score & inside].sort_values(keys, ascending=order, ignore_index=True)
     failed, num_images = int((inside & ~with_score).sum()), int(frame.loc[with_score, "num_images"].max())

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from psvit.search.correlation import Correlations, Estimate
 
+_SCORES = {"top1": "top-1", "loss": "loss (lower is better)"}
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 
 
@@ -33,8 +34,9 @@ def draw_scores(
     space_name: str,
     baseline: pd.DataFrame | None = None,
     colours: str | None = "generation",
+    rank_by: str = "top1",
 ) -> None:
-    """Draw top-1 against FLOPs: every trial, the Pareto front, the budget and the winner.
+    """Draw the score against FLOPs: every trial, the Pareto front, the budget and the winner. Better is higher up.
 
     Trials without a score are counted in the title.
 
@@ -46,6 +48,7 @@ def draw_scores(
         space_name: stands in the title.
         baseline: random architectures of the winner's cost, drawn as diamonds.
         colours: what to call the generations, whose colours the points take; None draws all alike.
+        rank_by: the score, ``top1`` or ``loss``.
 
     Raises:
         ValueError: another ending, or a file that cannot be written.
@@ -53,36 +56,38 @@ def draw_scores(
     scored, others = _scored(frame), _scored(frame.head(0) if baseline is None else baseline)
     unscored = len(frame) - len(scored)
     axis = _CostAxis.of(frame["flops"])
-    figure, ax = _figure()
+    figure, ax = _figure(rank_by)
     title = f"{space_name}: {_count(len(scored), 'architecture')} scored"
     ax.set_title(title + (f", {unscored} without a score" if unscored else ""), loc="left", parse_math=False)
     ax.set_xlabel(axis.label)
-    ax.set_ylabel("top-1 on the search split")
+    ax.set_ylabel(f"{_SCORES[rank_by]} on the search split")
     if scored.empty:
         _say(ax, "no architecture has a score yet")
         return save_figure(figure, path)
-    _draw_trials(ax, axis, scored, colours)
-    _draw_baseline(ax, axis, others)
-    _draw_front(ax, axis, scored)
+    _draw_trials(ax, axis, scored, colours, rank_by)
+    _draw_baseline(ax, axis, others, rank_by)
+    _draw_front(ax, axis, scored, rank_by)
     ax.margins(0.06)
     _widen(
         ax.set_xlim, axis.scale(pd.concat([scored["flops"], others["flops"]])), 0.1 * axis.scale(scored["flops"].max())
     )
-    _widen(ax.set_ylim, pd.concat([scored["top1"], others["top1"]]), 0.02)
-    _draw_winner(ax, axis, scored, best_layers)
+    _widen(ax.set_ylim, pd.concat([scored[rank_by], others[rank_by]]), 0.02)
+    _draw_winner(ax, axis, scored, best_layers, rank_by)
+    if rank_by == "loss":
+        ax.invert_yaxis()
     _draw_budget(ax, axis, budget_flops)
     _legend_below(ax)
     return save_figure(figure, path)
 
 
-def _draw_trials(ax: Axes, axis: _CostAxis, scored: pd.DataFrame, colours: str | None) -> None:
+def _draw_trials(ax: Axes, axis: _CostAxis, scored: pd.DataFrame, colours: str | None, score: str) -> None:
     """Every trial as a point, in the colour of its generation where these are told apart."""
     from matplotlib.ticker import MaxNLocator
 
     several = bool(colours) and scored["generation"].nunique() > 1
     points = ax.scatter(
         axis.scale(scored["flops"]),
-        scored["top1"],
+        scored[score],
         c=scored["generation"] if several else SKY,
         cmap="viridis_r" if several else None,
         s=34 if len(scored) <= 300 else 14 if len(scored) <= 3000 else 5,
@@ -96,21 +101,22 @@ def _draw_trials(ax: Axes, axis: _CostAxis, scored: pd.DataFrame, colours: str |
         bar.solids.set_alpha(1)  # type: ignore[union-attr]
 
 
-def _draw_baseline(ax: Axes, axis: _CostAxis, others: pd.DataFrame) -> None:
+def _draw_baseline(ax: Axes, axis: _CostAxis, others: pd.DataFrame, score: str) -> None:
     """Random architectures of the winner's cost as diamonds."""
     if others.empty:
         return
     label = f"{len(others)} random of the winner's cost"
-    flops, top1 = axis.scale(others["flops"]), others["top1"]
-    ax.scatter(flops, top1, s=26, marker="D", c="none", edgecolors=INK, zorder=3, label=label)
+    ax.scatter(
+        axis.scale(others["flops"]), others[score], s=26, marker="D", c="none", edgecolors=INK, zorder=3, label=label
+    )
 
 
-def _draw_front(ax: Axes, axis: _CostAxis, scored: pd.DataFrame) -> None:
+def _draw_front(ax: Axes, axis: _CostAxis, scored: pd.DataFrame, score: str) -> None:
     """The Pareto front as steps, on to the largest cost of all."""
-    front = pareto_front(scored)
+    front = pareto_front(scored, rank_by=score)
     ax.step(
         [*axis.scale(front["flops"]), axis.scale(scored["flops"].max())],
-        [*front["top1"], front["top1"].iloc[-1]],
+        [*front[score], front[score].iloc[-1]],
         where="post",
         color=VERMILLION,
         linewidth=1.6,
@@ -119,14 +125,14 @@ def _draw_front(ax: Axes, axis: _CostAxis, scored: pd.DataFrame) -> None:
     )
 
 
-def _draw_winner(ax: Axes, axis: _CostAxis, scored: pd.DataFrame, layers: str) -> None:
+def _draw_winner(ax: Axes, axis: _CostAxis, scored: pd.DataFrame, layers: str, score: str) -> None:
     """The winner as a star, if it is among the trials."""
     winner = scored[scored["layers"] == layers].head(1)
     if winner.empty:
         return
-    flops, top1 = axis.scale(float(winner["flops"].iloc[0])), float(winner["top1"].iloc[0])
-    label = f"winner {layers}: {top1:.2%} at {flops:.4g} {axis.unit}"
-    ax.plot(flops, top1, "*", ms=18, color=ORANGE, mec=INK, mew=1, ls="", zorder=5, label=label)
+    flops, value = axis.scale(float(winner["flops"].iloc[0])), float(winner[score].iloc[0])
+    label = f"winner {layers}: {_show(value, score)} at {flops:.4g} {axis.unit}"
+    ax.plot(flops, value, "*", ms=18, color=ORANGE, mec=INK, mew=1, ls="", zorder=5, label=label)
 
 
 def _draw_budget(ax: Axes, axis: _CostAxis, budget: Band) -> None:
@@ -146,33 +152,35 @@ def _draw_budget(ax: Axes, axis: _CostAxis, budget: Band) -> None:
     ax.set_xlim(low, high)
 
 
-def draw_progress(frames: dict[str, pd.DataFrame], path: Path) -> None:
-    """Draw the best top-1 so far by the number of architectures scored, one curve per search.
+def draw_progress(frames: dict[str, pd.DataFrame], path: Path, rank_by: str = "top1") -> None:
+    """Draw the best score so far by the number of architectures scored, one curve per search.
 
     Args:
         frames: the trials of each search, by its name.
         path: a ``.png`` or ``.svg`` file.
+        rank_by: the score, ``top1`` or ``loss``.
 
     Raises:
         ValueError: another ending, or a file that cannot be written.
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure, ax = _figure()
+    figure, ax = _figure(rank_by)
     ax.set_title("Best score by number of architectures scored", loc="left")
     ax.set_xlabel("architectures scored")
-    ax.set_ylabel("best top-1 on the search split")
+    ax.set_ylabel(f"best {_SCORES[rank_by]} on the search split")
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     ends: list[float] = []
     styles = [(BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--"), (INK, ":")]
     for position, (name, frame) in enumerate(frames.items()):
         ordered = frame.sort_values("number", ignore_index=True)
-        best = ordered["top1"].where(ordered["loss"].notna()).cummax().ffill()
+        values = ordered[rank_by].where(ordered[["top1", "loss"]].notna().all(axis=1))
+        best = (values.cummin() if rank_by == "loss" else values.cummax()).ffill()
         if best.isna().all():
             continue
         colour, line = styles[position % len(styles)]
         numbers = best.index + 1
-        label = f"{name}: {best.iloc[-1]:.2%} after {len(best):,}"
+        label = f"{name}: {_show(best.iloc[-1], rank_by)} after {len(best):,}"
         ax.step(numbers, best, where="post", color=colour, linestyle=line, linewidth=2, label=label)
         ax.plot(numbers[-1], best.iloc[-1], "o", color=colour, ms=6)
         ends += [float(best.min()), float(best.max())]
@@ -182,6 +190,8 @@ def draw_progress(frames: dict[str, pd.DataFrame], path: Path) -> None:
     ax.margins(y=0.08)
     ax.set_xlim(0, 1.03 * max(len(frame) for frame in frames.values()))
     _widen(ax.set_ylim, pd.Series(ends), 0.02)
+    if rank_by == "loss":
+        ax.invert_yaxis()
     _legend_below(ax)
     return save_figure(figure, path)
 
@@ -285,8 +295,13 @@ class _CostAxis:
         return flops / self.divisor
 
 
-def _figure() -> tuple[Figure, Axes]:
-    """A figure of 1200 x 800 pixels with one pair of axes; scores are shares of 1, shown in percent."""
+def _show(value: float, score: str) -> str:
+    """A score as a legend shows it."""
+    return f"loss {value:.4f}" if score == "loss" else f"{value:.2%}"
+
+
+def _figure(score: str = "top1") -> tuple[Figure, Axes]:
+    """A figure of 1200 x 800 pixels with one pair of axes; top-1 is a share of 1, shown in percent."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
@@ -296,7 +311,8 @@ def _figure() -> tuple[Figure, Axes]:
     ax.grid(color="#DDDDDD", linewidth=0.7)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    if score == "top1":
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
     return figure, ax
 
 

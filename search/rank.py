@@ -23,6 +23,7 @@ from psvit.engine.config import Recipe
 from psvit.run.folder import RunFolder
 from psvit.run.random import numpy_rng
 from psvit.search.budget import Budget
+from psvit.search.claims import EQUAL_COST
 from psvit.search.config import RankConfig
 from psvit.search.correlation import Correlations, correlations
 from psvit.search.history import History, HistoryRecord
@@ -30,7 +31,6 @@ from psvit.search.plots import draw_rank
 from psvit.search.records import RankRecord
 from psvit.search.tables import RANK
 from psvit.search.trial import Trial
-from psvit.search.trust import EQUAL_COST
 from psvit.supernet.space import SearchSpace, Subspace
 from psvit.units import Band, format_quantity
 
@@ -132,6 +132,7 @@ def rank(config: RankConfig) -> RankResult:
     data = trained.open_data(config.data_root, config.workers)
     device = pick_device(config.device)
     record = HistoryRecord(
+        rank_by="loss",
         supernet_sha256=trained.sha256,
         space=trained.space,
         search_split=trained.search_split,

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from psvit.run.records import Record
+from psvit.search.claims import Claims
 from psvit.search.config import BudgetConfig
 from psvit.search.correlation import Correlations
 from psvit.search.history import HistoryRecord
-from psvit.search.trust import Gain
 
 _AGAIN = "start the same search again to write it anew"
 
@@ -38,8 +38,7 @@ class SearchRecord(Record):
         num_images: that it was scored on.
         scored: how many architectures the search scored.
         failed: how many of them have no score.
-        gain: the winner among random architectures of equal cost.
-        comparison: the same in a sentence.
+        claims: what images that did not choose the winner say of it.
         search: what was searched.
         tool: name and version of the program.
     """
@@ -56,8 +55,7 @@ class SearchRecord(Record):
     num_images: int
     scored: int
     failed: int
-    gain: Gain
-    comparison: str
+    claims: Claims
     search: HistoryRecord
     tool: str
 

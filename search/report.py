@@ -7,7 +7,6 @@ has a page, too.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import nsmallest
@@ -21,17 +20,16 @@ from psvit.inspect import parts
 from psvit.run.files import sha256, write_text
 from psvit.run.folder import recorded_command
 from psvit.run.records import read_object
+from psvit.search.claims import TOP_ROWS, Claims
 from psvit.search.config import ReportConfig
 from psvit.search.history import History, HistoryRecord
 from psvit.search.latency import LatencyTable
 from psvit.search.records import RaceRecord, RankRecord, SearchRecord
 from psvit.search.tables import FRONT, TOP
 from psvit.search.trial import Trial
-from psvit.search.trust import RESAMPLES, gain_over_random, wilson
 from psvit.units import format_duration, format_quantity
 
-_TOP_ROWS, _FRONT_ROWS, _FAILED_ROWS = 20, 30, 20  # that are shown of the best, of the front and of what failed
-_FEW = 10  # images per class: with fewer, one image is a tenth of a class's accuracy
+_FRONT_ROWS, _FAILED_ROWS = 30, 20  # that are shown of the front and of what failed
 
 
 def report_search(config: ReportConfig) -> Path:
@@ -130,7 +128,12 @@ class _Run:
     def best(self) -> list[Trial]:
         """The best that were scored on so many images, best first."""
         whole = [trial for trial in self.scored if trial.num_images == self.num_images]
-        return nsmallest(_TOP_ROWS, whole, key=lambda trial: trial.sort_key)
+        return nsmallest(TOP_ROWS, whole, key=lambda trial: trial.sort_key(self.rank_by))
+
+    @property
+    def rank_by(self) -> str:
+        """What the best is best by."""
+        return self.record.rank_by if self.record else "loss"
 
     @property
     def winner(self) -> Trial | None:
@@ -150,8 +153,6 @@ def _facts(folder: Path) -> dict[str, Any]:
         **_winner(run),
         **_front(run),
         "top": top,
-        "resamples": RESAMPLES,
-        "warnings": _warnings(top, run),
         "race": RaceRecord.load(folder / "race.json") if (folder / "race.json").exists() else None,
         "ranks": _ranks(run),
         **_repeat(run),
@@ -189,17 +190,17 @@ def _latency(run: _Run) -> dict[str, str] | None:
 
 
 def _winner(run: _Run) -> dict[str, Any]:
-    """The best so far: its score, its parts, and how it compares with chance."""
+    """The best so far: its score, its parts, and what may be claimed of it."""
     winner, result = run.winner, run.result
     finished = {"finished": result is not None}
     if winner is None:
-        return finished | {"winner": None, "outdated": False, "interval": None, "stages": [], "gain": None}
+        return finished | {"winner": None, "outdated": False, "stages": [], "claims": None}
     return finished | {
         "winner": winner,
         "outdated": result is not None and result.layers != str(winner.architecture),
-        "interval": [float(end) for end in wilson(winner.top1, run.num_images)],
         "stages": _stages(run.record.space.spec, winner) if run.record else [],
-        "gain": _gain(run, winner),
+        "claims": _claims(run, winner),
+        "rank_by": run.rank_by,
     }
 
 
@@ -223,14 +224,10 @@ def _stages(spec: NetworkSpec, winner: Trial) -> list[dict[str, Any]]:
     ]
 
 
-def _gain(run: _Run, winner: Trial) -> str | None:
-    """The winner among random architectures of equal cost, in a sentence."""
-    baseline = run.folder / f"baseline_{winner.architecture}.csv"
-    if baseline.is_file():
-        return str(gain_over_random(winner, History(baseline).trials))
-    if run.result is not None and run.result.layers == str(winner.architecture):
-        return run.result.comparison
-    return None
+def _claims(run: _Run, winner: Trial) -> Claims | None:
+    """What images that did not choose the winner say of it; None until the search has ended with this one."""
+    current = run.result is not None and run.result.layers == str(winner.architecture)
+    return run.result.claims if current and run.result else None
 
 
 def _front(run: _Run) -> dict[str, Any]:
@@ -244,35 +241,12 @@ def _front(run: _Run) -> dict[str, Any]:
 
 
 def _top(run: _Run) -> list[dict[str, Any]]:
-    """Rows of ``top.csv``; of a run without it, the best trials with the intervals that the history alone gives."""
+    """Rows of ``top.csv``; of a run without it, the best trials as the history has them."""
     path = run.folder / "top.csv"
     if path.is_file():
-        best = TOP.read(path).head(_TOP_ROWS)
+        best = TOP.read(path).head(TOP_ROWS)
         return [{str(key): value for key, value in row.items()} for row in best.to_dict("records")]
-    rows = [trial.row(place) for place, trial in enumerate(run.best, start=1)]
-    for row in rows:
-        low, high = wilson(row["top1"], row["num_images"])
-        row |= {"place": row["number"], "low": float(low), "high": float(high)}
-    return rows
-
-
-def _warnings(top: Sequence[dict[str, Any]], run: _Run) -> list[str]:
-    """Why the scores may not tell the best apart."""
-    warnings = []
-    classes = run.record.space.spec.classes if run.record else 0
-    if 0 < run.num_images < _FEW * classes:
-        warnings.append(
-            f"The search split is small: {run.num_images:,} images of {classes:,} classes are fewer than {_FEW} per "
-            "class. A larger data.search_fraction for the supernet makes the scores surer."
-        )
-    if len(top) > 1:
-        wide, spread = top[0]["high"] - top[0]["low"], top[0]["top1"] - top[-1]["top1"]
-        if wide > spread:
-            warnings.append(
-                f"The best {len(top)} lie within {spread:.4f} of top-1, but the winner's 95 % interval is {wide:.4f} "
-                "wide: these images hardly tell them apart."
-            )
-    return warnings
+    return [trial.row(place) | {"place": place} for place, trial in enumerate(run.best, start=1)]
 
 
 def _ranks(run: _Run) -> list[dict[str, Any]]:

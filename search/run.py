@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -15,17 +16,18 @@ from psvit.archfile import ArchFile, save_arch
 from psvit.draw import draw_architecture
 from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
-from psvit.engine.scoring import Score
 from psvit.run.folder import RunFolder
 from psvit.run.random import seed_of
 from psvit.run.signals import Stopped, StopSignals
 from psvit.search.budget import Budget
+from psvit.search.claims import EQUAL_COST, Claims, ImageShares, Reporter
 from psvit.search.config import SearchRunConfig
+from psvit.search.crossfit import FoldSums
 from psvit.search.evaluator import Evaluator, Outcomes, make_evaluator
 from psvit.search.exhaustive import Exhaustive
 from psvit.search.front import pareto_front
 from psvit.search.history import History, HistoryRecord
-from psvit.search.loop import TOGETHER, run_search
+from psvit.search.loop import TOGETHER, Scored, run_search
 from psvit.search.plots import draw_progress, draw_scores
 from psvit.search.racing import race
 from psvit.search.random_search import RandomSearch
@@ -35,11 +37,9 @@ from psvit.search.searchers import AUTO, SEARCHERS
 from psvit.search.tables import FRONT, TOP
 from psvit.search.timing import latency_table
 from psvit.search.trial import Trial
-from psvit.search.trust import EQUAL_COST, Gain, gain_over_random, top_table
 from psvit.supernet.checkpoint import TrainedSupernet
-from psvit.units import Band, format_quantity
+from psvit.units import format_quantity
 
-_TOP = 20  # best architectures whose scores are compared closely
 _NAMED = 10  # architectures without a score that are named
 
 
@@ -51,13 +51,13 @@ class SearchResult:
         folder: the run folder.
         arch: the winner's arch.json.
         best: the winner.
-        comparison: the winner among random architectures of equal cost, in a sentence.
+        claims: what images that did not choose it say of it.
     """
 
     folder: Path
     arch: Path
     best: Trial
-    comparison: str
+    claims: Claims
 
 
 def search(config: SearchRunConfig) -> SearchResult | None:
@@ -109,13 +109,17 @@ class _Search:
         self.settings, self.folder, self.space = settings, folder, space
         self.evaluator, self.signals = evaluator, signals
         self.allowed = budget.feasible(space)
+        adaptive = SEARCHERS[settings.searcher].adaptive or settings.race
+        self.shares = ImageShares.of(evaluator.num_images, adaptive)
+        self.folds = self.shares.assign_folds(evaluator.labels, trained.data.split_seed)
         self.record = HistoryRecord(
             supernet_sha256=trained.sha256,
             space=space,
             search_split=trained.search_split,
-            num_images=evaluator.num_images,
+            num_images=len(self.shares.search),
             placements=settings.placements,
             seed=config.seed,
+            rank_by=settings.rank_by,
             searcher=settings.searcher,
             budget=budget,
         )
@@ -131,7 +135,7 @@ class _Search:
             self._race(history)
         else:
             self._ask_and_tell(history)
-        best = history.best()
+        best = history.best(self.settings.rank_by)
         if best is None:
             raise ValueError(f"none of {len(history)} architectures has a finite score; train the supernet anew")
         baseline = self._score_baseline(history, best)
@@ -147,7 +151,7 @@ class _Search:
             self._score,
             self.space,
             history,
-            self.evaluator.num_images,
+            len(self.shares.search),
             self.allowed.count if exhaustive else settings.trials,
             TOGETHER if exhaustive else settings.population,
         )
@@ -159,7 +163,7 @@ class _Search:
             self._outcomes,
             self.evaluator.flops,
             architectures,
-            self.evaluator.num_images,
+            len(self.shares.search),
             self.settings.race_keep,
             self.settings.confidence,
             self.folder,
@@ -177,16 +181,22 @@ class _Search:
         )
 
     def _score_baseline(self, history: History, best: Trial) -> History:
-        """Random architectures of the winner's cost: what picking one blindly would have given."""
-        lowest, highest = (round(best.flops * (1 + sign * EQUAL_COST)) for sign in (-1, 1))
+        """Random architectures of the winner's cost, within the budget: what picking one blindly would have given."""
         record = replace(
-            self.record, searcher="random", budget=Budget(Band(lowest, highest)), equal_to=str(best.architecture)
+            self.record,
+            searcher="random",
+            budget=self.record.budget.around(best.flops, EQUAL_COST),
+            equal_to=str(best.architecture),
         )
         searcher = RandomSearch(record.budget.within(self.space), seed_of(record.seed, "baseline"))
         searcher.tell([best])
-        known = {t.architecture: Score(t.top1, t.loss) for t in history.trials if t.num_images == best.num_images}
+        known = {
+            trial.architecture: Scored(trial.top1, trial.loss, trial.folds)
+            for trial in history.trials
+            if trial.num_images == best.num_images
+        }
 
-        def score_unknown(architectures: list[Architecture]) -> list[Score]:
+        def score_unknown(architectures: list[Architecture]) -> list[Scored]:
             unknown = [architecture for architecture in architectures if architecture not in known]
             known.update(zip(unknown, self._score(unknown) if unknown else [], strict=True))
             return [known[architecture] for architecture in architectures]
@@ -196,9 +206,13 @@ class _Search:
         run_search(searcher, score_unknown, self.space, baseline, best.num_images, number, batch)
         return baseline
 
-    def _score(self, architectures: Sequence[Architecture]) -> list[Score]:
-        """Top-1 and loss of each on all images."""
-        return self._outcomes(architectures, range(self.evaluator.num_images)).scores()
+    def _score(self, architectures: Sequence[Architecture]) -> list[Scored]:
+        """Each on all images that the search may see, and on each fold of them."""
+        images = self.shares.search
+        outcomes = self._outcomes(architectures, images)
+        sums = FoldSums.of(outcomes.correct, outcomes.loss, self.folds[images.start : images.stop])
+        folds = np.hstack([sums.correct, sums.loss]).tolist()
+        return [Scored(*score, tuple(row)) for score, row in zip(outcomes.scores(), folds, strict=True)]
 
     def _outcomes(self, architectures: Sequence[Architecture], images: range) -> Outcomes:
         """Score, unless the run is asked to stop; architectures whose logits are not finite are named."""
@@ -216,29 +230,24 @@ class _Search:
 
     def _conclude(self, history: History, best: Trial, baseline: History) -> SearchResult:
         """Write, draw and say what was found, and how sure that is."""
-        gain = gain_over_random(best, baseline.trials)
         frame = history.frame()
-        self._write_tables(history, frame, best)
-        self._write_winner(history, best, gain)
+        rivals = [trial for trial in history.trials if trial.num_images == best.num_images]
+        reporter = Reporter(rivals, self._outcomes, self.shares, self.folds, self.settings.rank_by)
+        claims, top = reporter(baseline.trials)
+        TOP.write(self.folder / "top.csv", top)
+        FRONT.write(self.folder / "front.csv", pareto_front(frame, ("flops", "params"), self.settings.rank_by))
+        self._write_winner(history, best, claims)
         self._draw(frame, best, baseline)
         arch, page = self.folder / "arch.json", report(self.folder)
         print(
-            f"best of {len(history):,} scored: {best.architecture}, {format_quantity(best.flops)} FLOPs, "
-            f"{format_quantity(best.params)} parameters, inherited top-1 {best.top1:.4f}, loss {best.loss:.4f}"
+            f"best of {len(history):,} by {self.settings.rank_by}: {best.architecture}, {format_quantity(best.flops)} "
+            f"FLOPs, {format_quantity(best.params)} parameters"
         )
-        print(gain)
+        print(claims)
         print(f"wrote {arch}, and {page.name}, history.csv, top.csv, front.csv and pictures beside it")
-        return SearchResult(self.folder, arch, best, str(gain))
+        return SearchResult(self.folder, arch, best, claims)
 
-    def _write_tables(self, history: History, frame: pd.DataFrame, best: Trial) -> None:
-        """``top.csv``, the best that were scored on as many images as the winner, and ``front.csv``."""
-        rivals = [trial for trial in history.trials if trial.num_images == best.num_images and not trial.failed]
-        top = sorted(rivals, key=lambda trial: trial.sort_key)[:_TOP]
-        outcomes = self._outcomes([trial.architecture for trial in top], range(self.evaluator.num_images))
-        TOP.write(self.folder / "top.csv", top_table(top, outcomes.correct, outcomes.loss, self.record.seed))
-        FRONT.write(self.folder / "front.csv", pareto_front(frame, ("flops", "params")))
-
-    def _write_winner(self, history: History, best: Trial, gain: Gain) -> None:
+    def _write_winner(self, history: History, best: Trial, claims: Claims) -> None:
         """``arch.json`` and ``result.json``."""
         provenance = self.record.provenance(best.architecture, best.top1, best.loss, len(history))
         save_arch(self.folder / "arch.json", ArchFile(self.space.spec, best.architecture, provenance))
@@ -252,8 +261,7 @@ class _Search:
             num_images=best.num_images,
             scored=len(history),
             failed=sum(trial.failed for trial in history.trials),
-            gain=gain,
-            comparison=str(gain),
+            claims=claims,
             search=self.record,
             tool=provenance["tool"],
         ).save(self.folder / "result.json")
@@ -261,9 +269,18 @@ class _Search:
     def _draw(self, frame: pd.DataFrame, best: Trial, baseline: History) -> None:
         """The pictures: scores against cost, progress by trials, and the winner."""
         folder, spec, budget, searcher = self.folder, self.space.spec, self.record.budget, self.settings.searcher
-        exhaustive, winner = searcher == "exhaustive", str(best.architecture)
+        exhaustive, winner, rank_by = searcher == "exhaustive", str(best.architecture), self.settings.rank_by
         colours = "last round of the race" if self.settings.race else None if exhaustive else "generation"
-        draw_scores(frame, folder / "scores.png", budget.flops, winner, spec.name, baseline.frame(), colours)
+        draw_scores(
+            frame,
+            folder / "scores.png",
+            budget.flops,
+            winner,
+            spec.name,
+            baseline.frame(),
+            colours,
+            self.settings.rank_by,
+        )
         if not exhaustive:
-            draw_progress({searcher: frame}, folder / "progress.png")
+            draw_progress({searcher: frame}, folder / "progress.png", rank_by)
         draw_architecture(spec, best.architecture, folder / "architecture.png", f"{spec.name}: best within {budget}")

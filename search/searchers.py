@@ -28,6 +28,7 @@ class SearcherKind:
         summary: what it does, in a line.
         about: the same in some sentences, for its help.
         make: gives a searcher of the settings, the architectures within the budget, a seed and the budget.
+        adaptive: whether what it asks for follows from the scores.
         settings: the settings of :class:`psvit.search.config.SearchConfig` that it reads besides those of all.
         examples: what for -> command.
     """
@@ -36,6 +37,7 @@ class SearcherKind:
     summary: str
     about: str
     make: Make
+    adaptive: bool = False
     settings: tuple[str, ...] = ()
     examples: dict[str, str] = field(default_factory=dict)
 
@@ -49,14 +51,14 @@ def _exhaustive(settings: SearchConfig, allowed: Subspace, seed: int, budget: Bu
 def _evolve(settings: SearchConfig, allowed: Subspace, seed: int, budget: Budget) -> Searcher:
     from psvit.search.evolution import Evolution
 
-    return Evolution(allowed, seed, settings.population, settings.parents, settings.mutation)
+    return Evolution(allowed, seed, settings.population, settings.parents, settings.mutation, settings.rank_by)
 
 
 def _nsga2(settings: SearchConfig, allowed: Subspace, seed: int, budget: Budget) -> Searcher:
     from psvit.search.nsga2 import Nsga2
 
     cost = budget.table.predict if budget.table else None  # what the budget is about
-    return Nsga2(allowed, seed, settings.population, settings.mutation, cost)
+    return Nsga2(allowed, seed, settings.population, settings.mutation, cost, settings.rank_by)
 
 
 def _random(settings: SearchConfig, allowed: Subspace, seed: int, budget: Budget) -> Searcher:
@@ -79,7 +81,7 @@ SEARCHERS = {
             examples={
                 "after train-supernet": "psvit-search exhaustive --flops 5M",
                 "on 8 GPUs, racing": "torchrun --no-python --nproc-per-node 8 psvit-search exhaustive --flops 1.3G "
-                "--name in1k search.race=true workers=8",
+                "--name in1k search.race=true search.rank_by=top1 workers=8",
             },
         ),
         SearcherKind(
@@ -88,6 +90,7 @@ SEARCHERS = {
             about="Scores architectures with the weights they inherit from a trained supernet, on images held out of "
             "its training, and breeds from the best.",
             make=_evolve,
+            adaptive=True,
             settings=("trials", "population", "parents", "mutation"),
             examples={
                 "after train-supernet": "psvit-search evolve --flops 5M",
@@ -102,6 +105,7 @@ SEARCHERS = {
             "latency), so that one search serves every budget below its own; psvit-search pick then answers each of "
             "them.",
             make=_nsga2,
+            adaptive=True,
             settings=("trials", "population", "mutation"),
             examples={"a whole space": "psvit-search nsga2", "up to 5 M FLOPs": "psvit-search nsga2 --flops 5M"},
         ),

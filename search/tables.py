@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from psvit.run.files import write_text
+from psvit.search.crossfit import FOLDS
 
 _TYPES = {int: "int64", str: "str"}
 
@@ -62,28 +63,36 @@ class Table:
         write_text(path, frame.to_csv(index=False, na_rep="nan", lineterminator="\n"))
 
 
+# of each fold of the images: how many are classified correctly, and the sum of their losses (search/crossfit.py)
+FOLD_COLUMNS = tuple(f"{what}_fold{fold}" for what in ("correct", "loss") for fold in range(1, FOLDS + 1))
 _COSTS: dict[str, type] = {"layers": str, "flops": int, "params": int}
 
 # one row per trial, in the order in which they were scored: see psvit.search.history.Trial
 HISTORY = Table(
     "search history",
-    {"number": int, **_COSTS, "top1": float, "loss": float, "num_images": int, "generation": int},
+    {
+        "number": int,
+        **_COSTS,
+        "top1": float,
+        "loss": float,
+        "num_images": int,
+        "generation": int,
+        **dict.fromkeys(FOLD_COLUMNS, float),
+    },
     remedy="use another name= or out=, or move this folder away",
 )
 # the rows of the history that nothing beats at no more cost: see psvit.search.front
 FRONT = Table("Pareto front", HISTORY.columns)
-# the best trials, and how well the images tell them apart: see psvit.search.trust.top_table
+# the best trials: what the search scored, and what images that did not choose say: see psvit.search.claims
 TOP = Table(
     "table of the best",
     {
         "place": int,
         **_COSTS,
         "top1": float,
-        "low": float,
-        "high": float,
         "loss": float,
         "num_images": int,
-        "best_share": float,
+        **dict.fromkeys(("fresh_top1", "fresh_low", "fresh_high", "fresh_loss"), float),
         "behind": float,
         "behind_low": float,
         "behind_high": float,

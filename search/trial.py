@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from psvit.arch import Architecture
-from psvit.search.tables import HISTORY
+from psvit.search.tables import FOLD_COLUMNS, HISTORY
+
+NO_FOLDS = (math.nan,) * len(FOLD_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Trial:
         loss: mean cross-entropy on the search split.
         num_images: how many images of the search split it was scored on.
         generation: the batch of the search that it was scored in, from 0.
+        folds: images that it classifies correctly in each fold, then the sums of their losses in each
+            (``search/crossfit.py``); empty where it was not scored on all images.
     """
 
     architecture: Architecture
@@ -30,24 +34,25 @@ class Trial:
     loss: float
     num_images: int
     generation: int
+    folds: tuple[float, ...] = ()
 
     @property
     def failed(self) -> bool:
         """Whether its score is not a number."""
         return math.isnan(self.top1) or math.isnan(self.loss)
 
-    @property
-    def sort_key(self) -> tuple[bool, int, float, float, int, str]:
-        """Sorts the best first: top-1, then loss, then FLOPs, then the layers as text; failed ones last.
+    def sort_key(self, rank_by: str) -> tuple[bool, int, float, float, int, str]:
+        """Sorts the best first: by loss or top-1, then the other, then FLOPs, then the layers; failed ones last.
 
         What was scored on more images comes before all others: a race scores on all only those that may be the best.
         No two architectures are equal by it, so the order in which they were scored never matters.
         """
-        score = (0.0, 0.0) if self.failed else (-self.top1, self.loss)
+        score = (0.0, 0.0) if self.failed else (self.loss, -self.top1) if rank_by == "loss" else (-self.top1, self.loss)
         return (self.failed, -self.num_images, *score, self.flops, str(self.architecture))
 
     def row(self, number: int) -> dict[str, Any]:
         """Its row in the table of all trials, whose numbers start at 1."""
         costs = (self.flops, self.params)
-        values = (number, str(self.architecture), *costs, self.top1, self.loss, self.num_images, self.generation)
+        scores = (self.top1, self.loss, self.num_images, self.generation, *(self.folds or NO_FOLDS))
+        values = (number, str(self.architecture), *costs, *scores)
         return dict(zip(HISTORY.columns, values, strict=True))

@@ -16,6 +16,7 @@ from psvit.cli.main import main
 from psvit.cli.run import retrain_config, run_all, search_config, supernet_config
 from psvit.run.folder import RunFolder, recorded_command
 from psvit.zoo import SPACES
+from tests.search.builders import claims
 
 REQUESTED = ["run", "search=random", "--flops", "5M", "--name", "x", "supernet.recipe.epochs=7", "seed=1"]
 REQUESTED += ["retrain.recipe.epochs=8", "retrain.hold_out=true", "search.trials=9"]
@@ -36,7 +37,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         save_arch(folder / "arch.json", ArchFile(SPACES["2d_mini_4"], Architecture.parse("BS-B-B")))
         (folder / "scores.png").touch()
         best = SimpleNamespace(architecture="BS-B-B", flops=2_500_000, params=150_000, top1=0.875, loss=0.5)
-        return SimpleNamespace(folder=folder, arch=folder / "arch.json", best=best, comparison="place 1 among 50")
+        return SimpleNamespace(folder=folder, arch=folder / "arch.json", best=best, claims=claims(others=50, place=1))
 
     def retrain(config: Any) -> Any:
         folder = start("retrain", config)
@@ -60,10 +61,10 @@ def test_it_passes_on_what_each_part_needs(seen: dict[str, Any], folder: Path) -
     report = (folder / "runs/x/report.md").read_text()
     for fact in (
         "BS-B-B",
-        "0.8750",
+        "top-1 0.9125 (95% interval 0.8900 to 0.9300)",
         "0.9781",
         "at most 5 M",
-        "place 1 among 50",
+        "place 1 of 51 with 50 random architectures",
         "![scores](random-5M-seed1/scores.png)",
     ):
         assert fact in report

@@ -1,9 +1,11 @@
-"""What several tests of a search need: a record of what was searched."""
+"""What several tests of a search need: a record of what was searched, and claims."""
 
 from typing import Any
 
 from psvit.arch import NetworkSpec
 from psvit.search.budget import Budget
+from psvit.search.claims import Claims
+from psvit.search.crossfit import Estimate, Reliability
 from psvit.search.history import HistoryRecord
 from psvit.supernet.space import SearchSpace
 
@@ -19,7 +21,27 @@ def history_record(**changes: Any) -> HistoryRecord:
         "num_images": 200,
         "placements": 0,
         "seed": 5,
+        "rank_by": "loss",
         "searcher": "random",
         "budget": Budget(),
     }
     return HistoryRecord(**fields | changes)
+
+
+def claims(**changes: Any) -> Claims:
+    """Claims of a cross-fitted search whose images are enough, with some fields changed."""
+    fields: dict[str, Any] = {
+        "num_images": 1200,
+        "cross_fitted": True,
+        "top1": Estimate(0.9125, 0.89, 0.93),
+        "loss": Estimate(0.25, 0.2, 0.3),
+        "others": 3,
+        "place": 2,
+        "gain_top1": Estimate(0.02, -0.01, 0.05),
+        "gain_loss": Estimate(0.04, 0.01, 0.07),
+        "reliability": Reliability(tau_top1=0.61, tau_loss=0.72, loss=0.85, spread=0.01, num_images=1200),
+        "tied": 7,
+        "cheapest": "B-B-BS",
+        "cheapest_flops": 2_500_000,
+    }
+    return Claims(**fields | changes)

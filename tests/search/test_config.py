@@ -9,7 +9,9 @@ from psvit.search.config import SearchConfig
     ("settings", "message"),
     [
         ({"race": True}, "search.race is for psvit-search exhaustive"),
-        ({"race": True, "searcher": "exhaustive", "placements": 2}, "leave search.placements at 0"),
+        ({"race": True, "searcher": "exhaustive"}, "search.rank_by=top1"),
+        ({"race": True, "searcher": "exhaustive", "rank_by": "top1", "placements": 2}, "leave search.placements at 0"),
+        ({"rank_by": "luck"}, "search.rank_by is 'luck'"),
         ({"confidence": 1.0}, "search.confidence is 1.0"),
         ({"memory": "much"}, "'much' is not an amount"),
         ({"num_images": 0}, "search.num_images is 0"),

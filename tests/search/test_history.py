@@ -17,7 +17,7 @@ import pytest
 from psvit.arch import Architecture, CellPath
 from psvit.search.budget import Budget
 from psvit.search.history import History, HistoryRecord
-from psvit.search.tables import HISTORY
+from psvit.search.tables import FOLD_COLUMNS, HISTORY
 from psvit.search.trial import Trial
 from psvit.units import Band
 from tests.search.builders import history_record
@@ -35,7 +35,11 @@ TRIALS = [trial("B-B", 0.5, 1.25), trial("BS-B", 0.1 + 0.2, 1 / 3), trial("BB-BS
 def test_floats_survive_exactly(tmp_path: Path) -> None:
     rng = random.Random(0)
     floats = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, 0.0, math.inf, *(rng.random() for _ in range(100))]
-    trials = [Trial(Architecture.parse("B-BS"), 2**60 + 1, 3, value, -value, 7, i) for i, value in enumerate(floats)]
+    folds = [(), tuple(rng.random() for _ in FOLD_COLUMNS)]
+    trials = [
+        Trial(Architecture.parse("B-BS"), 2**60 + 1, 3, value, -value, 7, i, folds[i % 2])
+        for i, value in enumerate(floats)
+    ]
     history = History(tmp_path / "history.csv")
     history.append(trials[:50])
     history.append(trials[50:])
@@ -69,7 +73,9 @@ def test_only_appending_touches_the_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     history.append(TRIALS[:1])
     assert History(path).trials == [*TRIALS, TRIALS[0]]
-    assert path.read_bytes() == before[: before.rindex(b"\n") + 1] + b"4,B-B,100,10,0.5,1.25,100,0\n"
+    assert (
+        path.read_bytes() == before[: before.rindex(b"\n") + 1] + b"4,B-B,100,10,0.5,1.25,100,0" + 12 * b",nan" + b"\n"
+    )
 
 
 def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +108,8 @@ def test_another_search_is_refused_and_the_difference_named(tmp_path: Path) -> N
         assert part in message
     assert "params" not in message
     assert "supernet" not in message
+    with pytest.raises(ValueError, match="rank_by was loss and is top1"):
+        History(path, replace(RECORD, rank_by="top1"))
     with pytest.raises(ValueError, match="equal_to was None and is B-B"):
         History(path, replace(RECORD, equal_to="B-B"))
     with pytest.raises(ValueError, match=r"space\.spec\.widths was"):
@@ -180,7 +188,8 @@ def test_two_histories_share_a_folder(tmp_path: Path) -> None:
         ("2,BS-B", "3,BS-B", "line 3: number 3 stands where 2 should"),
         ("BS-B", "SS-B", "line 3: stage 1, cell 1"),
         ("0.5", "half", "line 2: could not convert"),
-        (",1.25,", ",1.25,1,", "line 2: too many values"),
+        (",1.25,", ",1.25,1,", "line 2: it has 21 values, not 20"),
+        (",nan\n", "\n", "line 2: it has 19 values, not 20"),
     ],
 )
 def test_a_changed_file_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -193,11 +202,13 @@ def test_a_changed_file_is_refused(tmp_path: Path, old: str, new: str, message: 
 
 def test_the_best_has_a_score(tmp_path: Path) -> None:
     history = History(tmp_path / "history.csv")
-    assert history.best() is None
+    assert history.best("loss") is None
     history.append([trial("BS-BS", math.nan, math.nan), trial("BSS-BS", 1.0, math.nan)])
-    assert history.best() is None
-    history.append([*TRIALS, trial("BB-BB", 1.0, 0.5)])
-    assert history.best() == History(tmp_path / "history.csv").best() == TRIALS[2]
+    assert history.best("loss") is history.best("top1") is None
+    right = trial("BB-BB", 1.0, 0.5)
+    history.append([*TRIALS[:2], right])
+    assert history.best("loss") == History(tmp_path / "history.csv").best("loss") == TRIALS[1]
+    assert history.best("top1") == History(tmp_path / "history.csv").best("top1") == right
 
 
 def test_frame_is_the_file(tmp_path: Path) -> None:
@@ -205,5 +216,5 @@ def test_frame_is_the_file(tmp_path: Path) -> None:
     history = History(path)
     assert list(history.frame().columns) == list(HISTORY.columns)
     history.append([*TRIALS, trial("BS-BS", math.nan, math.nan)])
-    read = pd.read_csv(path, converters={"top1": float, "loss": float})
+    read = pd.read_csv(path, converters=dict.fromkeys(("top1", "loss", *FOLD_COLUMNS), float))
     pd.testing.assert_frame_equal(history.frame(), read, check_exact=True, check_dtype=False)

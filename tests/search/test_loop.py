@@ -13,7 +13,7 @@ import pytest
 
 from psvit.arch import Architecture, NetworkSpec
 from psvit.search.history import History
-from psvit.search.loop import run_search
+from psvit.search.loop import Scored, run_search
 from psvit.search.random_search import RandomSearch
 from psvit.search.searcher import Searcher
 from psvit.search.searchers import SEARCHERS
@@ -43,13 +43,16 @@ class Scorer:
         self.scored: Counter[Architecture] = Counter()
         self.killed_at = killed_at
 
-    def __call__(self, architectures: list[Architecture]) -> list[tuple[float, float]]:
+    def __call__(self, architectures: list[Architecture]) -> list[Scored]:
         self.calls += 1
         if self.calls == self.killed_at:
             raise Killed
         self.scored.update(architectures)
         chances = [hashlib.sha256(str(a).encode()).digest()[0] / 255 for a in architectures]
-        return [(math.nan, math.nan) if chance < 0.05 else (chance, 1 / (chance + 1)) for chance in chances]
+        return [
+            Scored(math.nan, math.nan) if chance < 0.05 else Scored(chance, 1 / (chance + 1), (chance / 3,) * 12)
+            for chance in chances
+        ]
 
 
 def search(make: Make, folder: Path, scorer: Scorer, trials: int = 55) -> History:
@@ -71,7 +74,7 @@ def test_what_is_recorded(make: Make, tmp_path: Path) -> None:
         assert trial.architecture in ALLOWED
         assert (trial.flops, trial.params) == (cost.flops, cost.params)
         expected = Scorer()([trial.architecture])[0]
-        assert str((trial.top1, trial.loss)) == str(expected)
+        assert str(Scored(trial.top1, trial.loss, trial.folds)) == str(expected)
 
 
 @searchers

@@ -83,8 +83,17 @@ def far(child: Architecture, parent: Architecture) -> int:
     return sum(a != b for a, b in zip(child.stages, parent.stages, strict=True))
 
 
+def test_survivors_are_those_of_what_is_ranked_by() -> None:
+    trials = told(LAYERS[1:3], [(0.9, 0.3), (0.8, 0.2)])  # the first one is the cheaper
+    for rank_by, survive in (("top1", {LAYERS[1]}), ("loss", {LAYERS[1], LAYERS[2]})):
+        searcher = Nsga2(SIX, 0, population=2, rank_by=rank_by)
+        objectives = searcher._objectives(trials)
+        front = {LAYERS[1 + i] for i in non_dominated_sort(objectives)[0].tolist()}
+        assert front == survive
+
+
 def test_survivors_are_the_front_of_score_and_cost() -> None:
-    """By top-1, then loss, against the cost that is asked for; failed ones never survive."""
+    """By top-1 and loss, against the cost that is asked for; failed ones never survive."""
     trials = told(LAYERS, [(0.5, 0.3), (0.9, 0.2), (0.9, 0.1), (0.1, 0.9), (math.nan, 0.0)])
     flops = [SIX.space.cost(trial.architecture).flops for trial in trials]
     assert flops[3] < flops[1] < flops[0] < flops[2]

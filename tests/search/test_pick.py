@@ -51,6 +51,10 @@ def write_search(folder: Path, trials: list[Trial], **changes: Any) -> list[Tria
     return trials
 
 
+def scored(trials: list[Trial]) -> list[Trial]:
+    return [t for t in trials if not t.failed]
+
+
 def layers(answer: Any) -> list[str]:
     return answer.ranked["layers"].tolist()
 
@@ -75,7 +79,9 @@ def test_the_best_come_first(tmp_path: Path, config: dict[str, str]) -> None:
         for t in trials
         if t.flops in asked.flops and t.params in asked.params and TABLE.predict(t.architecture) in asked.latency
     ]
-    best = sorted((t for t in inside if not t.failed), key=lambda t: t.sort_key)
+    by_top1 = choose(read_scored(tmp_path), asked, "top1")
+    assert layers(by_top1) == [str(t.architecture) for t in sorted(scored(inside), key=lambda t: t.sort_key("top1"))]
+    best = sorted(scored(inside), key=lambda t: t.sort_key("loss"))
     answer = choose(read_scored(tmp_path), asked)
     assert len(best) > 20
     assert layers(answer) == [str(t.architecture) for t in best]

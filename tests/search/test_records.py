@@ -1,6 +1,7 @@
 """The JSON files of a search: each is read back as it was written, and its faults are named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,7 @@ from psvit.run.records import Record
 from psvit.search.config import BudgetConfig
 from psvit.search.correlation import Correlation, Correlations, Estimate
 from psvit.search.records import RaceRecord, RankRecord, Round, SearcherRecord, SearchRecord
-from psvit.search.trust import Gain
-from tests.search.builders import history_record
+from tests.search.builders import claims, history_record
 
 SEARCH = SearchRecord(
     layers="BS-B-B",
@@ -23,8 +23,7 @@ SEARCH = SearchRecord(
     num_images=200,
     scored=30,
     failed=2,
-    gain=Gain(2, 3, 0.4, 0.6, 0.1, -0.1, 0.3),
-    comparison="place 2 among 3",
+    claims=claims(),
     search=history_record(),
     tool="psvit-search 0.1.0",
 )
@@ -40,7 +39,8 @@ RANK = RankRecord(
     versions={"torch": "2.99"},
 )
 SEARCHER = SearcherRecord(BudgetConfig("5M", latency="2ms"), "evolve", "too many to score them all")
-RECORDS = [SEARCH, RACE, RANK, SEARCHER]
+RACED = replace(SEARCH, claims=claims(reliability=None, tied=None, cheapest=None, cheapest_flops=None, place=None))
+RECORDS = [SEARCH, RACED, RACE, RANK, SEARCHER]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.format)
@@ -56,7 +56,7 @@ def test_a_record_survives_its_file(record: Record, tmp_path: Path) -> None:
 
 
 def test_formats_are_told_apart(tmp_path: Path) -> None:
-    assert len({record.format for record in RECORDS}) == len(RECORDS)
+    assert len({record.format for record in RECORDS}) == len({type(record) for record in RECORDS})
     RACE.save(tmp_path / "race.json")
     with pytest.raises(ValueError, match=r"\$\.format: is 'psvit-race'; it must be \"psvit-search-result\""):
         SearchRecord.load(tmp_path / "race.json")
@@ -65,7 +65,7 @@ def test_formats_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "change", "message"),
     [
-        (SEARCH, {"gain": 3}, r"\$\.gain: is 3; it must be an object; start the same search again"),
+        (SEARCH, {"claims": 3}, r"\$\.claims: is 3; it must be an object; start the same search again"),
         (SEARCH, {"search": {"format": "x", "version": 1}}, r"\$\.search\.format: is 'x'"),
         (RACE, {"rounds": [{"num_images": 1}]}, r"\$\.rounds\[0\]\.architectures: is missing"),
         (RACE, {"full_flops": 0}, r"\$: full_flops is 0; it must be at least 1"),

@@ -12,9 +12,10 @@ from psvit.arch import CellPath
 from psvit.archfile import load_arch
 from psvit.data.data import Data, open_data
 from psvit.data.pixels import Pixels
+from psvit.engine.distributed import Processes
 from psvit.run.signals import Stopped
 from psvit.search.config import BudgetConfig, SearchConfig, SearchRunConfig
-from psvit.search.evaluator import Evaluator, Outcomes
+from psvit.search.evaluator import Evaluator, Outcomes, make_evaluator
 from psvit.search.history import History, HistoryRecord
 from psvit.search.records import RaceRecord, SearchRecord
 from psvit.search.run import search
@@ -70,7 +71,7 @@ def test_a_search_leaves_the_best_within_the_budget(config: SearchRunConfig, sea
     assert len(history) == 12
     assert history["layers"].is_unique
     assert (history["flops"] <= 3_500_000).all()
-    best = history.sort_values(["top1", "loss"], ascending=[False, True]).iloc[0]
+    best = history.sort_values(["loss", "top1"], ascending=[True, False]).iloc[0]
     arch = load_arch(found.arch)
     assert str(arch.architecture) == best["layers"] == str(found.best.architecture)
     assert (arch.cost.flops, arch.cost.params) == (best["flops"], best["params"])
@@ -84,7 +85,12 @@ def test_a_search_leaves_the_best_within_the_budget(config: SearchRunConfig, sea
     result = SearchRecord.load(folder / "result.json")
     assert (result.layers, result.flops, result.params) == (best["layers"], best["flops"], best["params"])
     assert (result.top1, result.loss, result.scored, result.failed) == (best["top1"], best["loss"], 12, 0)
-    assert (result.comparison, result.gain.others) == (found.comparison, len(baseline))
+    assert (result.claims, result.claims.others) == (found.claims, len(baseline))
+    adaptive = searcher == "evolve"  # searches on two thirds of the 143 images, and reports from the others
+    assert set(history["num_images"]) == {96 if adaptive else 143}
+    assert (found.claims.num_images, found.claims.cross_fitted) == (47 if adaptive else 143, not adaptive)
+    fold_means = history.filter(like="loss_fold").sum(axis=1) / history["num_images"]
+    assert fold_means.to_numpy() == pytest.approx(history["loss"].to_numpy(), abs=1e-6)
     assert result.search == HistoryRecord.load(folder / "history.json")
     for picture in ("scores.png", "progress.png", "architecture.png"):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
@@ -159,32 +165,35 @@ def test_exhaustive_search_finds_the_best_of_all(config: SearchRunConfig) -> Non
     for row in history.itertuples():
         assert row.top1 == pytest.approx(truth[row.layers][0], abs=1e-9)
         assert row.loss == pytest.approx(truth[row.layers][1], abs=1e-5)
-    best = min(truth, key=lambda layers: (-truth[layers][0], truth[layers][1]))
+    best = min(truth, key=lambda layers: truth[layers][1])
     top = pd.read_csv(Path(config.out) / "top.csv")
     assert str(found.best.architecture) == best == top["layers"][0]
-    assert list(top["layers"]) == list(
-        history.sort_values(["top1", "loss"], ascending=[False, True])["layers"].head(len(top))
-    )
+    assert list(top["layers"]) == list(history.sort_values("loss")["layers"].head(len(top)))
     front = pd.read_csv(Path(config.out) / "front.csv")
     for row in front.itertuples():
         better = history[(history["flops"] <= row.flops) & (history["params"] <= row.params)]
-        assert better["top1"].max() == row.top1
+        assert better["loss"].min() == row.loss
     assert (Path(config.out) / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
 def test_a_race_ends_with_the_winner_of_full_scoring(config: SearchRunConfig, tmp_path: Path) -> None:
-    config.search.searcher = "exhaustive"
-    full = search(config)
+    config.search.searcher, config.search.rank_by = "exhaustive", "top1"
     config.search.race, config.search.race_keep, config.out = True, 2, str(tmp_path / "race")
     raced = search(config)
     assert raced is not None
-    assert full is not None
-    assert raced.best.architecture == full.best.architecture
-    assert raced.best.top1 == full.best.top1
+    trained = TrainedSupernet.open(Path(config.supernet))
+    data, members = trained.open_data(None, 0), list(trained.space.within(Band.parse("3.5M")))
+    evaluator = make_evaluator(config, trained, data, CPU, Processes())
+    scores = evaluator.outcomes(members, range(96)).scores()  # on what the race may see
+    best = min(range(len(members)), key=lambda i: (-scores[i].top1, scores[i].loss))
+    assert (raced.best.architecture, raced.best.top1) == (members[best], scores[best].top1)
+    unseen = evaluator.outcomes([members[best]], range(96, 143))
+    assert raced.claims.top1.value == pytest.approx(unseen.correct.mean())
+    assert (raced.claims.reliability, raced.claims.tied, raced.claims.cheapest) == (None, None, None)
     record = RaceRecord.load(tmp_path / "race/race.json")
     history = HISTORY.read(tmp_path / "race/history.csv")
     assert sum(each.num_images * each.architectures for each in record.rounds) == history["num_images"].sum()
-    assert record.image_share == pytest.approx(history["num_images"].mean() / 143)
+    assert record.image_share == pytest.approx(history["num_images"].mean() / 96)
     assert set(history["generation"]) <= set(range(len(record.rounds)))
     files = {path.name: path.read_bytes() for path in (tmp_path / "race").glob("*.csv")}
     search(config)  # and it is over
@@ -192,11 +201,14 @@ def test_a_race_ends_with_the_winner_of_full_scoring(config: SearchRunConfig, tm
 
 
 def test_a_score_on_some_images(config: SearchRunConfig) -> None:
-    config.search.num_images = 30
+    config.search.num_images, config.search.searcher = 40, "random"
     found = search(config)
     assert found is not None
-    assert set(pd.read_csv(Path(config.out) / "history.csv")["num_images"]) == {30}
-    assert found.best.top1 * 30 == pytest.approx(round(found.best.top1 * 30))
+    assert set(pd.read_csv(Path(config.out) / "history.csv")["num_images"]) == {40}
+    assert found.best.top1 * 40 == pytest.approx(round(found.best.top1 * 40))
+    config.search.num_images = 35
+    with pytest.raises(ValueError, match=r"scores on 35 images; it needs 36 at least: use a larger search\.num_images"):
+        search(config)
     config.search.num_images = 9
     with pytest.raises(ValueError, match=r"search\.num_images is 9; 10 classes need at least 10 images"):
         search(config)
