@@ -31,7 +31,7 @@ def read_image(path: Path, need: Need | None = None) -> Tensor:
 
 
 def decode_image(source: Path | BytesIO, name: str, need: Need | None = None) -> Tensor:
-    """A picture of any format in ``formats.FORMATS``, upright as its EXIF orientation says, as uint8 RGB (3, height, width).
+    """A picture of ``formats.FORMATS``, upright as its EXIF orientation says, as uint8 RGB (3, height, width).
 
     What is transparent lies on white. Greys of 16 bits (and of 32, as which some files of 16 bits are read) are
     scaled from 0..65535; floating-point greys from their smallest to their largest finite value, and what is
@@ -84,7 +84,7 @@ def plain_jpeg(content: bytes) -> bytes | None:
     """``content``, if it is a whole JPEG that every decoder understands alike, as :meth:`Images.encoded` says."""
     if content.rfind(b"\xff\xd9") <= content.rfind(b"\xff\xda"):  # end of image, start of scan: it is cut off
         return None
-    with suppress(Exception), open_image(BytesIO(content), ["JPEG"]) as picture:
+    with suppress(Exception), open_image(BytesIO(content), ("JPEG",)) as picture:
         assert isinstance(picture, JpegImageFile)
         ids = bytes(component[0] for component in picture.layer)
         said_to_be_rgb = picture.info.get("adobe_transform", 1) != 1 or ids == b"RGB"

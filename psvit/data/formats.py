@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -44,7 +43,7 @@ SUFFIXES = frozenset(ending for name in FORMATS for ending in _ENDINGS[name])
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def open_image(source: Path | BytesIO, formats: Sequence[str] = FORMATS) -> Image.Image:
+def open_image(source: Path | BytesIO, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """Open an image as ``PIL.Image.open`` does, without decoding it.
 
     Raises:

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import stat
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -24,13 +25,23 @@ from psvit.data.names import check_utf8, printable
 from psvit.data.splits import Integers
 
 SYSTEM_NAMES = frozenset(
-    ("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found")
-    + ("__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
+    {"@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found"}
+    | {"__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 )
 """Files and folders that are not the user's, in lower case; hidden ones are left out as well."""
 ENDINGS_SHOWN = 8
 
+
+class _Stderr(logging.Handler):
+    """Plain lines on stderr, as the rest of what a command says; Hydra's handler of all loggers would stamp them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 _logger = logging.getLogger(__name__)
+_logger.addHandler(_Stderr())
+_logger.propagate = False
 _Identity = tuple[int, int]  # device and inode
 
 
@@ -58,12 +69,12 @@ class LeftOut:
 
     def __str__(self) -> str:
         """All of it in one line; empty where nothing is left out."""
-        endings = self.endings.most_common()
+        endings = _by_count(self.endings)
         parts = [f"{count:,} {ending or 'without an ending'}" for ending, count in endings[:ENDINGS_SHOWN]]
         if rest := sum(count for _, count in endings[ENDINGS_SHOWN:]):
             parts.append(f"{rest:,} of other endings")
         if self.system_folders:
-            name = printable(self.system_folders.most_common(1)[0][0])
+            name = printable(_by_count(self.system_folders)[0][0])
             others = " and other hidden or system folders" if len(self.system_folders) > 1 else ""
             parts.append(f"{_count(self.system_folders.total(), 'file')} in {name}{others}")
         if self.system_files:
@@ -165,6 +176,7 @@ def list_images(folder: Path, classes: Sequence[str], left_out: LeftOut) -> tupl
 def report_left_out(folder: Path, images: int, classes: int, left_out: LeftOut) -> None:
     """Log what a listing leaves out, if anything, as one warning of the logger ``psvit.data.listing``.
 
+    Its handler prints the line on stderr; ``logging.getLogger("psvit.data.listing").setLevel("ERROR")`` silences it.
     It is logged once per process and listing, and neither by loader workers and other child processes, nor by any but
     the first of several ranks, nor when torchrun restarts them.
     """
@@ -241,6 +253,11 @@ def _identity(status: os.stat_result) -> _Identity:
 def _identities_above(folder: Path) -> set[_Identity]:
     real = folder.resolve()
     return {_identity(os.stat(path)) for path in (real, *real.parents)}
+
+
+def _by_count(counter: Counter[str]) -> list[tuple[str, int]]:
+    """The most frequent first, then by name, whatever order a folder was read in."""
+    return sorted(counter.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _count(number: int, noun: str) -> str:
