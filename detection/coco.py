@@ -18,11 +18,13 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets import CocoDetection
 
+from psvit.data.formats import open_image
+from psvit.data.names import printable
 from psvit.detection.data_config import CocoConfig
 from psvit.detection.rle import need_pycocotools
 
@@ -178,13 +180,15 @@ class _Listing(CocoDetection):  # type: ignore[misc]  # torchvision has no types
     def _load_image(self, id: int) -> Image.Image:
         path = os.path.join(self.root, self.coco.imgs[id]["file_name"])
         try:
-            with Image.open(path) as picture:
+            with open_image(Path(path)) as picture:
                 if picture.mode[0] in "IF":  # Pillow would cut off what is above 255
                     raise ValueError("its gray values have more than 8 bits")
                 return picture.convert("RGB")
         except Exception as error:  # a broken file makes Pillow raise almost anything
-            reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else (str(error) or repr(error))
-            raise ValueError(f"cannot read image {path} ({reason.splitlines()[0]}); repair or remove it") from error
+            reason = (str(error) or repr(error)).splitlines()[0]
+            raise ValueError(
+                f"cannot read image {printable(path)} ({printable(reason)}); repair or remove it"
+            ) from error
 
 
 def _load(root: Path, annotations: Path) -> CocoDetection:

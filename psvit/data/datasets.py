@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,27 @@ from typing import Any
 import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
-from torchvision.datasets.folder import is_image_file, make_dataset
 from torchvision.datasets.imagenet import load_meta_file
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from psvit.data.config import DataConfig
 from psvit.data.images import ArrayImages, Dataset, FolderImages, Images
+from psvit.data.listing import LeftOut, class_folders, list_images, report_left_out
+from psvit.data.names import check_utf8, printable
 from psvit.data.packed import open_packed
 from psvit.data.webdataset import open_webdataset
+
+SPLIT_NAMES = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+"""What the folder of a split may be called, in lower case, and which split it is."""
 
 
 def open_dataset(config: DataConfig) -> Dataset:
     """The dataset that ``config`` names; images of a test split of its own are neither listed nor opened.
 
     Raises:
-        ValueError: an unknown name, or a folder that is not given, missing, or not what the dataset needs.
+        ValueError: an unknown name, or a folder that is not given, missing, not what the dataset needs, or whose names
+            are not UTF-8.
     """
     if config.name == "digits":
         if config.root is not None:
@@ -35,6 +39,7 @@ def open_dataset(config: DataConfig) -> Dataset:
         raise ValueError(f"no dataset is named {config.name!r}; choose one of digits, {', '.join(_OPENERS)}")
     if config.root is None:
         raise ValueError(f"data={config.name} needs to know where its images are; give data.root=FOLDER")
+    check_utf8(config.root)
     root = Path(config.root).expanduser()
     if not root.is_dir():
         raise ValueError(f"data.root={root} {'is not a folder' if root.exists() else 'does not exist'}; give a folder")
@@ -56,63 +61,86 @@ def _open_digits() -> Dataset:
     )
 
 
-def _class_folders(folder: Path) -> list[str]:
-    """Names of the folders in ``folder``, in order, hidden ones left out."""
-    try:
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        raise ValueError(f"cannot list {folder}: {error.strerror}; make it readable") from error
-
-
-def _list_images(folder: Path, classes: list[str]) -> FolderImages:
-    """The images below the class folders of ``folder``, ordered by class and path.
+def _list_images(folder: Path, classes: list[str], left_out: LeftOut) -> FolderImages:
+    """The images below the class folders of ``folder``, ordered by class and path; says what is left out.
 
     Raises:
-        ValueError: a class folder has no image.
+        ValueError: a class folder has no image, or a name is not UTF-8.
     """
-    found = make_dataset(
-        str(folder), {name: label for label, name in enumerate(classes)}, is_valid_file=_is_image, allow_empty=True
-    )
-    labels = np.array([label for _, label in found], np.int64)
+    names, labels = list_images(folder, classes, left_out)
+    report_left_out(folder, len(names), len(classes), left_out)
     for label, count in enumerate(np.bincount(labels, minlength=len(classes))):
         if count == 0:
-            raise ValueError(f"class folder {folder / classes[label]} has no images; add some or remove it")
-    below = len(str(folder)) + 1
-    return FolderImages(folder, [path[below:].replace(os.sep, "/") for path, _ in found], labels)
-
-
-def _is_image(path: str) -> bool:
-    name = os.path.basename(path)
-    return not name.startswith(".") and bool(is_image_file(name))
+            raise ValueError(
+                f"class folder {printable(str(folder / classes[label]))} has no images; add some or remove it"
+            )
+    return FolderImages(folder, names, labels)
 
 
 def _open_folder(root: Path) -> Dataset:
-    """``train/`` and ``test/`` or ``val/`` of class folders, ``train/`` alone, or class folders alone.
+    """Class folders alone, or a split ``train`` of them with or without ``test`` or ``val``, in any case.
 
-    ``test/`` comes before ``val/`` where both have class folders.
+    ``val`` may also be called ``valid`` or ``validation``. ``test`` comes before it where both have class folders.
     """
-    split_by_name = (root / "train").is_dir() and bool(_class_folders(root / "train"))
-    train = root / "train" if split_by_name else root
-    classes = _class_folders(train)
+    left_out = LeftOut()
+    classes = class_folders(root, left_out, runs=True)
+    splits = _split_folders(root, classes)
+    train = root / splits["train"] if splits else root
+    if splits:
+        left_out = LeftOut()
+        classes = class_folders(train, left_out)
     if not classes:
         raise ValueError(f"{train} holds no class folders; give each class a folder of its own there")
     if len(classes) == 1:
         raise ValueError(f"{train} holds only one class, {classes[0]!r}; a classifier needs at least two")
-    tests = [root / name for name in ("test", "val") if split_by_name and (root / name).is_dir()]
+    tests = [root / splits[split] for split in ("test", "val") if split in splits]
     open_test = None
     if tests:
-        test = next((folder for folder in tests if _class_folders(folder)), tests[-1])
+        test = next((folder for folder in tests if class_folders(folder)), tests[-1])
         _check_same_classes(train, classes, test)
 
         def open_test() -> Images:
-            return _list_images(test, classes)
+            return _list_test_images(test, classes)
 
-    return Dataset(tuple(classes), _list_images(train, classes), open_test, photographs=True)
+    return Dataset(tuple(classes), _list_images(train, classes, left_out), open_test, photographs=True)
+
+
+def _list_test_images(folder: Path, classes: list[str]) -> FolderImages:
+    left_out = LeftOut()
+    class_folders(folder, left_out)
+    return _list_images(folder, classes, left_out)
+
+
+def _split_folders(root: Path, names: list[str]) -> dict[str, str]:
+    """Which of the folders in ``root`` is ``train``, ``test`` and ``val``; none of them where they are all classes.
+
+    Raises:
+        ValueError: a split has two folders, or there are splits without one to train on.
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if name.lower() in SPLIT_NAMES:
+            found.setdefault(SPLIT_NAMES[name.lower()], []).append(name)
+    if not any(class_folders(root / name) for name in found.get("train", [])):
+        alone = sum(map(len, found.values())) == len(names)
+        if found and (alone or found.keys() != {"train"}):
+            listed = ", ".join(f"{name}/" for folders in found.values() for name in folders)
+            raise ValueError(
+                f"{root} holds {listed} but no train/ with class folders; sort the images to train on into class "
+                "folders in train/, or rename what is a class and not a split"
+            )
+        return {}  # a class may be called train
+    for split, folders in found.items():
+        if len(folders) > 1:
+            raise ValueError(
+                f"{root} holds both {folders[0]}/ and {folders[1]}/, two names of the {split} split; keep one of them"
+            )
+    return {split: folders[0] for split, folders in found.items()}
 
 
 def _check_same_classes(train: Path, classes: list[str], test: Path) -> None:
     """Raise ValueError unless ``test`` has the class folders of ``train``; their images are not looked at."""
-    there = _class_folders(test)
+    there = class_folders(test)
     if not there:
         raise ValueError(f"{test} holds no class folders; sort its images into folders named like those of {train}")
     for name in sorted(set(classes) ^ set(there)):
@@ -124,20 +152,21 @@ def _open_imagenet(root: Path) -> Dataset:
     """``train/`` and ``val/`` of class folders; classes get readable names if torchvision's ``meta.bin`` is there."""
     for part in ("train", "val"):
         if not (root / part).is_dir():
+            alike = next((name for name in class_folders(root) if SPLIT_NAMES.get(name.lower()) == part), None)
+            renamed = f"; {alike}/ is there: rename it {part}, or say data=imagefolder" if alike else ""
             raise ValueError(
                 f"{root / part} does not exist; data.root must hold ImageNet's train/ and val/ with class folders, "
-                f"which torchvision.datasets.ImageNet(root, {part!r}) makes from the archives"
+                f"which torchvision.datasets.ImageNet(root, {part!r}) makes from the archives{renamed}"
             )
-    train, val = root / "train", root / "val"
-    classes = _class_folders(train)
+    train, val, left_out = root / "train", root / "val", LeftOut()
+    classes = class_folders(train, left_out)
     if len(classes) < 2:
         raise ValueError(f"{train} holds {len(classes)} class folders; ImageNet has one per class")
     _check_same_classes(train, classes, val)
     titles = load_meta_file(root)[0] if (root / "meta.bin").is_file() else {}
     class_names = tuple(f"{wnid} {titles[wnid][0]}" if wnid in titles else wnid for wnid in classes)
-    return Dataset(
-        class_names, _list_images(train, classes), lambda: _list_images(val, classes), (224, 224), photographs=True
-    )
+    images = _list_images(train, classes, left_out)
+    return Dataset(class_names, images, lambda: _list_test_images(val, classes), (224, 224), photographs=True)
 
 
 def _open_cifar(root: Path, cifar: Any, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Dataset:

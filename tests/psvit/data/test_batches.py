@@ -192,7 +192,7 @@ def test_a_broken_image_is_one_line_even_from_a_worker(workers: int, make_folder
     split = next(split for split in ("train+search", "test") if "bee/03.png" in names(data, split))
     for batches in (data.training_set(split, SIZE, NO_MIX, 2, 0).batches(range(99)), data.eval_batches(split, SIZE, 4)):
         with pytest.raises(
-            ValueError, match=r"^cannot read image .*03\.png \(it is not an image\); repair .*"
+            ValueError, match=r"^cannot read image .*03\.png \(it is not an image in .*\); repair .*"
         ) as caught:
             list(batches)
         assert "\n" not in str(caught.value)

@@ -73,6 +73,44 @@ def test_a_class_may_be_called_train(make_folder) -> None:
     assert open_data(DataConfig("imagefolder", str(root))).class_names == ("bus", "train")
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("Train", "Test"), ("TRAIN", "VAL"), ("train", "valid"), ("train", "Validation"), ("Train", "val")],
+)
+def test_splits_are_known_in_any_case(make_folder, tmp_path: Path, train: str, test: str) -> None:
+    make_folder(f"root/{train}", count=4)
+    make_folder(f"root/{test}", count=3)
+    data = open_data(DataConfig("imagefolder", str(tmp_path / "root")))
+    assert data.class_names == ("ant", "bee")
+    assert data.size("train+search") == 8
+    assert data.size("test") == 6
+
+
+@pytest.mark.parametrize(("one", "other", "split"), [("Train", "train", "train"), ("val", "valid", "val")])
+def test_two_names_of_a_split_are_refused(make_folder, tmp_path: Path, one: str, other: str, split: str) -> None:
+    for name in ("train", one, other):
+        make_folder(f"root/{name}")
+    line = f"holds both {one}/ and {other}/, two names of the {split} split; keep one of them"
+    assert line in folder_error(tmp_path / "root")
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("test/ant", "test/bee", "val/ant", "val/bee"),  # splits, and none to train on
+        ("Train", "Test"),  # not sorted into classes
+        ("train",),
+        ("ant", "bee", "Valid/ant", "Valid/bee"),
+        ("ant", "bee", "test"),  # a test split that is not sorted
+    ],
+)
+def test_splits_without_one_to_train_on_are_refused(make_folder, folders: tuple[str, ...]) -> None:
+    line = folder_error(make_folder("root", folders))
+    for name in {folder.partition("/")[0] for folder in folders} - {"ant", "bee"}:
+        assert f"{name}/" in line
+    assert "no train/ with class folders; sort the images to train on into class folders in train/" in line
+
+
 def test_hidden_folders_and_other_files_are_no_images(make_folder) -> None:
     root = make_folder("root", count=10)
     (root / ".thumbnails").mkdir()
@@ -118,7 +156,9 @@ def test_bad_folders_get_one_clear_line(make_folder, tmp_path: Path) -> None:
 def test_imagenet(make_folder, tmp_path: Path) -> None:
     assert f"{tmp_path / 'train'} does not exist" in folder_error(tmp_path, "imagenet")
     wnids = ("n01440764", "n01443537")
-    make_folder("train", wnids, count=3)
+    make_folder("Train", wnids, count=3)
+    assert "Train/ is there: rename it train, or say data=imagefolder" in folder_error(tmp_path, "imagenet")
+    (tmp_path / "Train").rename(tmp_path / "train")
     assert f"{tmp_path / 'val'} does not exist" in folder_error(tmp_path, "imagenet")
     make_folder("val", wnids, count=2)
     config = DataConfig("imagenet", str(tmp_path))

@@ -1,5 +1,6 @@
 """Any picture becomes upright RGB, JPEGs at a reduced scale where that will do; a broken file is named."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from psvit.data.decode import read_image
+from psvit.data.formats import SUFFIXES
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -86,6 +88,57 @@ def test_broken_images_are_named(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"cannot read image .*{name} \(.+\); repair or remove it") as caught:
             read_image(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES - {".pgm", ".pbm"}))
+def test_every_listed_ending_is_read(tmp_path: Path, suffix: str) -> None:
+    picture = Image.new("RGB", (40, 30), (200, 100, 50))
+    # Pillow does not know .jpe and .j2k of all versions by their endings
+    named = {".jpe": "JPEG", ".j2k": "JPEG2000"}.get(suffix)
+    picture.save(tmp_path / f"x{suffix}", format=named)
+    image = read_image(tmp_path / f"x{suffix}")
+    assert image.shape == (3, 30, 40)
+    assert (image.float().mean((1, 2)) - torch.tensor([200.0, 100.0, 50.0])).abs().amax() < 12
+
+
+def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
+    first.save(tmp_path / "x.gif", save_all=True, append_images=[second])
+    assert read_image(tmp_path / "x.gif")[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n")
+    Image.init()  # EPS is among the formats that Pillow knows
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *arguments: started.append(arguments))
+    with pytest.raises(ValueError, match=r"x\.jpg \(it is not an image in one of the formats JPEG, PNG, .*\)"):
+        read_image(tmp_path / "x.jpg")
+    assert not started
+
+
+def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(ValueError, match=r"x\.png \(it is not a regular file\)"):
+        read_image(tmp_path / "x.png")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # pytest takes away the filter of formats.py
+@pytest.mark.parametrize(("height", "pixels"), [(9000, "90,000,000"), (20000, "")])
+def test_an_image_of_too_many_pixels_is_named(tmp_path: Path, height: int, pixels: str) -> None:
+    Image.new("1", (10000, height)).save(tmp_path / "x.png")
+    with pytest.raises(ValueError, match=rf"x\.png \(it has .*{pixels}.*89,478,485.*\)"):
+        read_image(tmp_path / "x.png")
+
+
+def test_greys_that_are_not_finite_leave_the_others(tmp_path: Path) -> None:
+    values = np.array([[np.nan, np.inf, -np.inf], [1, 2, 3]], np.float32)
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    assert read_image(tmp_path / "x.tif")[0].tolist() == [[0, 0, 0], [0, 127, 255]]
+    Image.fromarray(np.full((2, 2), np.nan, np.float32)).save(tmp_path / "x.tif")
+    assert read_image(tmp_path / "x.tif")[0].tolist() == [[0, 0], [0, 0]]
+    Image.fromarray(np.array([[-3e38, 0, 3e38]], np.float32)).save(tmp_path / "x.tif")
+    assert read_image(tmp_path / "x.tif")[0].tolist() == [[0, 127, 255]]
 
 
 def photograph(height: int, width: int) -> Image.Image:
