@@ -130,12 +130,12 @@ class Claims:
             return "no other architectures of equal cost were scored to compare it with"
         several = "s" if self.others > 1 else ""
         place = (
-            f"place {self.place} of {self.others + 1} with {self.others} random architecture{several} of equal cost "
-            f"(within {EQUAL_COST:.0%})"
+            f"next to {self.others} random architecture{several} of equal cost (within {EQUAL_COST:.0%}): place "
+            f"{self.place} of {self.others + 1}"
         )
         if self.gain_top1 is None or self.gain_loss is None:
             return place
-        return f"{place}; gain over their mean: top-1 {self.gain_top1}, loss {self.gain_loss}"
+        return f"{place}; better than their mean in top-1 by {self.gain_top1}, in loss by {self.gain_loss}"
 
     def _tied(self) -> str:
         if not self.tied or self.tied == 1:

@@ -240,7 +240,7 @@ def test_without_a_comparison_there_is_no_gain() -> None:
     one, _ = scored.reporter([failed, scored.baseline[1]])
     assert (one.others, one.gain_top1, one.gain_loss) == (1, None, None)
     assert one.place in (1, 2)
-    assert one.lines[1] == f"place {one.place} of 2 with 1 random architecture of equal cost (within 2%)"
+    assert one.lines[1] == f"next to 1 random architecture of equal cost (within 2%): place {one.place} of 2"
 
 
 def test_of_a_race_nothing_is_said_of_all() -> None:
@@ -267,10 +267,10 @@ def test_one_architecture_is_reported_too() -> None:
 # ---------------------------------------------------------------------------------------------------- words
 
 SCORE = "top-1 0.9125 (95% interval 0.8900 to 0.9300), loss 0.2500 (95% interval 0.2000 to 0.3000)"
-PLACE = "place 2 of 4 with 3 random architectures of equal cost (within 2%)"
+PLACE = "next to 3 random architectures of equal cost (within 2%): place 2 of 4"
 GAIN = (
-    f"{PLACE}; gain over their mean: top-1 0.0200 (95% interval -0.0100 to 0.0500), "
-    "loss 0.0400 (95% interval 0.0100 to 0.0700)"
+    f"{PLACE}; better than their mean in top-1 by 0.0200 (95% interval -0.0100 to 0.0500), "
+    "in loss by 0.0400 (95% interval 0.0100 to 0.0700)"
 )
 TIED = "the images cannot tell 7 architectures from the winner; the cheapest of them is B-B-BS, 2.5 M FLOPs"
 FEW = (
