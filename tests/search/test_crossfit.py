@@ -164,6 +164,8 @@ def test_equals_are_not_told_apart_and_the_worse_are() -> None:
         tied = not_told_apart(sums, chosen, loss[:10])
         assert tied[np.bincount(chosen).argmax()]
         assert not tied[10:].any()
+        repeated = np.tile(loss[:10], 4)  # the images of the sums are as many as before
+        assert (not_told_apart(sums, chosen, repeated) == tied).all()
         kept.append(tied[:10].mean())
     assert np.mean(kept) == pytest.approx(0.95, abs=0.05)
     sums.loss[3, 0] = np.nan
