@@ -266,7 +266,7 @@ def test_what_is_no_listing_is_refused(made, content, message):
         ({"segmentation": [1, 2, 3, 4, 5, 6]}, "annotation 2 has a segmentation that is neither polygons nor RLE"),
         ({"segmentation": [[1, 2, "x", 4, 5, 6]]}, "annotation 2 has a segmentation that is neither polygons nor RLE"),
         ({"segmentation": "x"}, "annotation 2 has a segmentation that is neither polygons nor RLE"),
-        ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": [48]}}, "annotation 2 has a mask that is not of its"),
+        ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": [48]}}, "annotation 2 has a mask whose size is not its"),
         ({"segmentation": {"size": [HEIGHT, WIDTH]}}, "annotation 2 has a mask whose size is not its image's"),
         ({"id": 1}, "the id 1 of annotations appears twice"),
         ({"id": "a"}, "the id 'a' of annotations is not a whole number"),
@@ -296,7 +296,7 @@ def test_broken_images_are_named_when_they_are_read(made):
     with pytest.raises(ValueError, match=r"cannot read image .*/1\.png \(its gray values have more than 8 bits\)"):
         images[0]
     made.save(Image.fromarray(made.pixels.transpose(1, 0, 2)), "1.png")
-    with pytest.raises(ValueError, match=r"1\.png has 6 x 8 pixels, and its listing says 8 x 6; put the image there"):
+    with pytest.raises(ValueError, match=r"1\.png has 6 x 8 pixels, and its listing says 8 x 6; restore the image"):
         images[0]
     images[1]
 

@@ -196,7 +196,7 @@ def test_data_of_other_classes_is_refused(weights: dict[str, str], tmp_path: Pat
     from psvit.networks import find_arch
 
     save_arch(tmp_path / "arch.json", find_arch(OURS).for_data(7, (32, 32)))
-    with pytest.raises(ValueError, match="of 7 classes, the data digits of 10"):
+    with pytest.raises(ValueError, match="has 7 classes, the data digits 10"):
         explain(replace(settings(weights, tmp_path / "out"), arch=str(tmp_path / "arch.json")))
 
 
