@@ -155,7 +155,7 @@ def test_the_images_that_are_said_to_be_needed_are_enough() -> None:
 
 
 def test_equals_are_not_told_apart_and_the_worse_are() -> None:
-    truth, kept = np.array([0.0] * 10 + [1.0] * 5), []
+    truth, kept, changed = np.array([0.0] * 10 + [1.0] * 5), [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)
         loss = truth[:, None] + rng.normal(size=400) + rng.normal(0, 0.5, (15, 400))
@@ -165,9 +165,10 @@ def test_equals_are_not_told_apart_and_the_worse_are() -> None:
         assert tied[np.bincount(chosen).argmax()]
         assert not tied[10:].any()
         repeated = np.tile(loss[:10], 4)  # the images of the sums are as many as before
-        assert (not_told_apart(sums, chosen, repeated) == tied).all()
+        changed.append((not_told_apart(sums, chosen, repeated) != tied).mean())
         kept.append(tied[:10].mean())
     assert np.mean(kept) == pytest.approx(0.95, abs=0.05)
+    assert np.mean(changed) < 0.01  # a twice as small error would change one in seven
     sums.loss[3, 0] = np.nan
     assert not not_told_apart(sums, chosen, loss[:10])[3]
 

@@ -206,7 +206,7 @@ def test_a_score_on_some_images(config: SearchRunConfig) -> None:
     assert found is not None
     assert set(pd.read_csv(Path(config.out) / "history.csv")["num_images"]) == {40}
     assert found.best.top1 * 40 == pytest.approx(round(found.best.top1 * 40))
-    config.search.num_images = 35
+    config.search.num_images, config.out = 35, f"{config.out}-few"
     with pytest.raises(ValueError, match=r"scores on 35 images; it needs 36 at least: use a larger search\.num_images"):
         search(config)
     config.search.num_images = 9
