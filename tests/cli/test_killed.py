@@ -75,7 +75,10 @@ CASES = {
     "nsga2": (["nsga2", *ASKED], "nsga2-5M"),
     "random": (["random", *ASKED], "random-5M"),
     "exhaustive": (["exhaustive", *SETTINGS], "exhaustive-5M"),
-    "race": (["exhaustive", *SETTINGS, "search.race=true", "search.race_keep=1"], "exhaustive-5M"),
+    "race": (
+        ["exhaustive", *SETTINGS, "search.race=true", "search.race_keep=1", "search.rank_by=top1"],
+        "exhaustive-5M",
+    ),
     "retrain": (["retrain", "--arch", "ARCH", *TRAINING, "recipe.epochs=6"], "retrain"),
 }
 

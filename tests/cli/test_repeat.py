@@ -22,7 +22,7 @@ def line_of(words: list[str], config: Any) -> str:
         "train-supernet --name x space=1d_tiny_16 space.widths=[192,256,384] data=cifar10 data.root=/c seed=3",
         "train-supernet --out o recipe=supernet/imagefolder recipe.clip_norm=1.5 paths=batch",
         "evolve --flops 1.2G..1.3G --supernet 'my runs/supernet' --name x search.mutation=0.25 seed=1",
-        "exhaustive --params 16M --num-images 100 search.race=true --out elsewhere",
+        "exhaustive --params 16M --num-images 100 search.race=true search.rank_by=top1 --out elsewhere",
         "nsga2 --latency 2ms search.latency.table=a.json search.memory=8G",
         "run --flops 5M search=random supernet.weights=entangled retrain.recipe.epochs=3 data=cifar10 data.root=/c",
         "retrain --arch 1d_tiny_16:BSB-BB-B --start 'a b.safetensors' distill.teacher=timm:x recipe.augment.flip=0",
