@@ -84,11 +84,13 @@ def search(config: SearchRunConfig) -> SearchResult | None:
     data = trained.open_data(config.data_root, config.workers)
     with StopSignals() as signals, processes.group(device, asdict(config)):
         evaluator = make_evaluator(config, trained, data, device, processes)
+        adaptive = SEARCHERS[config.search.searcher].adaptive or config.search.race
+        shares = ImageShares.of(evaluator.num_images, adaptive)  # refused before anything is made
         if not processes.main:
             evaluator.follow()
             return None
         with evaluator, RunFolder(Path(config.out), asdict(config)) as run:
-            return _Search(config, trained, evaluator, signals, run.path, device)()
+            return _Search(config, trained, evaluator, shares, signals, run.path, device)()
 
 
 class _Search:
@@ -99,6 +101,7 @@ class _Search:
         config: SearchRunConfig,
         trained: TrainedSupernet,
         evaluator: Evaluator,
+        shares: ImageShares,
         signals: StopSignals,
         folder: Path,
         device: torch.device,
@@ -109,9 +112,7 @@ class _Search:
         self.settings, self.folder, self.space = settings, folder, space
         self.evaluator, self.signals = evaluator, signals
         self.allowed = budget.feasible(space)
-        adaptive = SEARCHERS[settings.searcher].adaptive or settings.race
-        self.shares = ImageShares.of(evaluator.num_images, adaptive)
-        self.folds = self.shares.assign_folds(evaluator.labels, trained.data.split_seed)
+        self.shares, self.folds = shares, shares.assign_folds(evaluator.labels, trained.data.split_seed)
         self.record = HistoryRecord(
             supernet_sha256=trained.sha256,
             space=space,
