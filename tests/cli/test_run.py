@@ -64,7 +64,7 @@ def test_it_passes_on_what_each_part_needs(seen: dict[str, Any], folder: Path) -
         "top-1 0.9125 (95% interval 0.8900 to 0.9300)",
         "0.9781",
         "at most 5 M",
-        "place 1 of 51 with 50 random architectures",
+        "next to 50 random architectures of equal cost (within 2%): place 1 of 51",
         "![scores](random-5M-seed1/scores.png)",
     ):
         assert fact in report

@@ -65,11 +65,22 @@ def commands(text: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four JPEGs to train on and four to test on, of two classes."""
-    root, rng = tmp_path_factory.mktemp("imagenet"), np.random.default_rng(0)
-    for split in ("train", "val"):
+    return make_images(tmp_path_factory.mktemp("imagenet"), train=2)
+
+
+@pytest.fixture(scope="module")
+def more_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty to train on, enough to search with."""
+    return make_images(tmp_path_factory.mktemp("imagenet"), train=20)
+
+
+def make_images(root: Path, train: int) -> Path:
+    """JPEGs of two classes: ``train`` of each to train on, two of each to test on."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", 2)):
         for name in ("one", "two"):
             (root / split / name).mkdir(parents=True)
-            for number in range(2):
+            for number in range(count):
                 pixels = rng.integers(0, 256, (72, 80, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(root / split / name / f"{number}.jpg")
     return root
@@ -121,12 +132,12 @@ def test_a_teacher_of_imagenet_is_learned_from(images: Path, tmp_path: Path, tra
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_a_run_takes_two_steps_and_searches(name: str, images: Path, tmp_path: Path) -> None:
-    """In a space of two cells a stage, all of whose networks are scored. Half of the images are held out."""
+def test_a_run_takes_two_steps_and_searches(name: str, more_images: Path, tmp_path: Path) -> None:
+    """In a space of two cells per stage, all of whose networks are scored. All but two images are held out."""
     recipes = [f"{part}.recipe.{word}" for part in ("supernet", "retrain") for word in TWO_STEPS]
-    words = [f"experiment=run/{name}", f"data.root={images}", *SMALL, *recipes, "space.cells=2"]
-    words.append("supernet.recipe.epochs=2")
-    config = settings("run", *words, "search.num_images=2", "search.baseline=1", f"--out={tmp_path}/run")
+    words = [f"experiment=run/{name}", f"data.root={more_images}", *SMALL, *recipes, "space.cells=2"]
+    words += ["supernet.recipe.epochs=2", "data.search_fraction=0.95"]
+    config = settings("run", *words, "search.num_images=36", "search.baseline=1", f"--out={tmp_path}/run")
     assert config.search.budget.flops == "1.3G"
     run_all(config)
     steps = (tmp_path / "run/supernet/metrics.csv").read_text().splitlines()[-1].split(",")[1]

@@ -126,11 +126,11 @@ def test_a_resnet_from_weights_is_frozen_where_torchvisions_is(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("1d_mini_4:B-B-B", r"1d_mini_4:B-B-B is a 1d network: .* use a 2d one: .*psvit_2d_tiny_8"),
+        ("1d_mini_4:B-B-B", r"1d_mini_4:B-B-B is a 1d network: .* use a 2d network: .*psvit_2d_tiny_8"),
         ("deit_tiny_16", r"deit_tiny_16 is a 1d network"),
         (
             "torchvision:vgg11",
-            r"torchvision:vgg11 cannot be a detector's backbone .* psvit_2d_tiny_8.* torchvision:resnet18, .*resnet101",
+            r"torchvision:vgg11 cannot be a detector's backbone; .* psvit_2d_tiny_8.*:resnet18, .*resnet101",
         ),
         ("torchvision:resnet19", r"torchvision has no such classifier"),
         ("2d_tiny_8", r"give its layers"),

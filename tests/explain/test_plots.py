@@ -103,7 +103,7 @@ def test_attention_shows_the_likeness_and_what_is_shared(shape: str, drawn: list
         framed = {index for index in set(stage.map_of) if stage.map_of.count(index) > 1}
         assert len(ax.patches) == (0 if different else len(framed))
     assert any("mean of 64 images" in text for text in texts)
-    assert ("the same map" in " ".join(texts)) == any("S" in word for word in letters)
+    assert ("shared maps" in " ".join(texts)) == any("S" in word for word in letters)
     pairs = [text for text in texts if "–" in text]
     assert pairs == [f"{layer}–{layer + 1}" for word in letters for layer in range(1, len(word))]
 

@@ -159,7 +159,7 @@ def test_faults(tmp_path: Path, two_rows: None, monkeypatch: pytest.MonkeyPatch)
         ablate.ablate(settings(tmp_path, "components", scale=ScaleConfig(search_1d="3d")))
     (tmp_path / "deit_mini_4/seed0").mkdir(parents=True)
     (tmp_path / "deit_mini_4/seed0/result.json").write_text('{"top1": ')
-    with pytest.raises(ValueError, match=r"seed0/result\.json: cannot be read as JSON .*; delete it and start"):
+    with pytest.raises(ValueError, match=r"seed0/result\.json: cannot be read as JSON .*; delete it and run the"):
         ablate.ablate(settings(tmp_path))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="search=auto works in one process"):
@@ -263,8 +263,13 @@ OUT = "runs/default/ablate-digits"
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen small images to train on, and eight to test on, of two classes."""
-    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for split, number in (("train", 8), ("val", 4)):
+    return make_images(tmp_path_factory.mktemp("images"), train=8)
+
+
+def make_images(root: Path, train: int) -> Path:
+    """Small images of two classes: ``train`` of each to train on, four of each to test on."""
+    rng = np.random.default_rng(0)
+    for split, number in (("train", train), ("val", 4)):
         for name, grey in (("dark", 60), ("light", 190)):
             (root / split / name).mkdir(parents=True)
             for image in range(number):
@@ -376,12 +381,12 @@ def test_a_failing_row_ends_all_with_its_name(tmp_path: Path, two_rows: None) ->
     assert not list(tmp_path.glob("table-*"))
 
 
-def test_a_searched_row(images: Path, tmp_path: Path) -> None:
+def test_a_searched_row(tmp_path: Path) -> None:
     """Supernet, search and retraining of the cheapest architectures, in folders below the row's."""
     config = settings(
         tmp_path,
         "components",
-        data=DataConfig("imagefolder", str(images), search_fraction=0.25),
+        data=DataConfig("imagefolder", str(make_images(tmp_path / "images", train=24)), search_fraction=0.75),
         supernet=SupernetPart(replace(QUICK)),
         search=SearchConfig(BudgetConfig("3.5M"), searcher="exhaustive", baseline=1),
     )

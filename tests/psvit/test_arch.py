@@ -37,7 +37,7 @@ def test_many_paths_are_one_architecture() -> None:
 def test_canonical_path_puts_layers_first() -> None:
     architecture = Architecture.parse("BSB-B")
     assert str(CellPath.canonical(architecture, 4)) == "BSBI-BIII"
-    with pytest.raises(ValueError, match="stage 1 has 3 layers, but the supernet only 2 cells"):
+    with pytest.raises(ValueError, match="stage 1 has 3 layers, but the supernet has only 2 cells"):
         CellPath.canonical(architecture, 2)
 
 
@@ -55,7 +55,7 @@ def test_token_counts_are_the_papers() -> None:
     [
         ({"image_size": (224, 230)}, "230 is not a multiple of the patch size 16; use 224"),
         ({"heads": (3, 5, 6)}, "stage 2: width 288 cannot be split into 5 heads"),
-        ({"heads": (3, 6)}, "must name the same stages"),
+        ({"heads": (3, 6)}, "must cover the same stages"),
         ({"pool_kernel": 2}, "it must be odd"),
         ({"kind": "3d"}, "use 1d or 2d"),
         ({"kind": "2d", "readout": "class_token"}, "no class token"),

@@ -187,7 +187,7 @@ def test_faults_of_inherit(supernet_run: Path, tmp_path: Path) -> None:
         arch=str(tmp_path / "arch.json"), supernet=str(supernet_run), save=str(tmp_path / "weights.safetensors")
     )
     for spec, architecture, message in (
-        (FLAT.for_data(classes=3), "B-B-B", r"of another space than the supernet .*: classes is 3, there 10"),
+        (FLAT.for_data(classes=3), "B-B-B", r"from another space than the supernet .*: classes is 3 here, 10 there"),
         (FLAT, "B-BSSS-B", "stage 2 has 4 layers, but the supernet has only 3 cells per stage"),
     ):
         save_arch(tmp_path / "arch.json", ArchFile(spec, Architecture.parse(architecture)))

@@ -189,7 +189,10 @@ def test_a_space_too_large_to_count_within_a_budget_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("layers", "message"),
-    [("B-B-B", "B-B-B has 3 stages, the space 2"), ("B-BBBB", "stage 2 has 4 layers, but the supernet only 3 cells")],
+    [
+        ("B-B-B", "B-B-B has 3 stages, the space 2"),
+        ("B-BBBB", "stage 2 has 4 layers, but the supernet has only 3 cells"),
+    ],
 )
 def test_architectures_of_other_spaces_are_refused(layers: str, message: str) -> None:
     architecture = Architecture.parse(layers)

@@ -204,7 +204,7 @@ def test_shards_that_were_lost_are_made_again(make_folder, tmp_path: Path) -> No
     (cache / "train-00001.bin").unlink()
     for path in (root / "ant").iterdir():
         Image.new("RGB", (40, 40)).save(path)
-    assert "comes out different" in fault(config)
+    assert "differs from what was written before" in fault(config)
     assert not (cache / "train-00001.bin").exists()
 
 
