@@ -1,6 +1,6 @@
 """Two processes under torchrun, one of which is killed: torchrun starts both again, and nothing is lost.
 
-``PSVIT_KILLS=5 pytest tests/test_elastic.py -s`` kills five times; the default of 1 keeps the test short.
+``PSVIT_KILLS=5 pytest tests/cli/test_elastic.py -s`` kills five times; the default of 1 keeps the test short.
 """
 
 import os

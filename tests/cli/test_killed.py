@@ -1,6 +1,6 @@
 """Runs killed by SIGKILL at random moments and started again end with the bits of an unbroken run.
 
-``PSVIT_KILLS=20 pytest tests/test_killed.py -s`` kills each command 20 times. The default is 2, to keep the tests
+``PSVIT_KILLS=20 pytest tests/cli/test_killed.py -s`` kills each command 20 times. The default is 2, to keep the tests
 short. Each way to sample paths: ``tests/supernet/test_killed.py``.
 """
 
