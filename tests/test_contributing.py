@@ -182,7 +182,7 @@ def test_a_path_sampler(tree: Path) -> None:
 @pytest.mark.slow
 def test_a_searcher(tree: Path) -> None:
     _, searched, conformance = follow("A searcher", tree)
-    assert "best of 20 scored" in searched
+    assert "best of 20 by loss" in searched
     folder = tree / "runs/default/frugal-5M"
     assert len((folder / "history.csv").read_text().splitlines()) == 21
     assert (folder / "command.txt").read_text().startswith("psvit-search frugal --flops 5M ")
