@@ -68,7 +68,7 @@ python - <<'PYTHON'
 import sys
 from importlib import import_module
 from importlib.metadata import packages_distributions
-for name in ("", ".cli.command", ".conf", ".detection.train", ".explain.explain", ".paper", ".retrain.train", ".search.run", ".supernet"):
+for name in ("", ".cli.main", ".conf", ".detection.train", ".explain.explain", ".paper", ".retrain.train", ".search.run", ".supernet"):
     module = import_module(f"psvit{name}")
     assert module.__file__.startswith(sys.prefix), f"{module.__name__} comes from {module.__file__}"
 owners = packages_distributions()
