@@ -188,7 +188,8 @@ _COMMANDS = (
         name="pick",
         summary="the best architectures within any later budget, from earlier searches",
         about="Answers a budget from what searches of one supernet have scored, without scoring anything: the best "
-        "architectures, 95 % intervals of their top-1, and how many of all within the budget were scored.",
+        "architectures, 95 % intervals of their top-1, and how many of all within the budget were scored. These "
+        "scores are of the images that chose these architectures, so they are optimistic.",
         task="psvit.search.pick:pick",
         schema="psvit.search.config:PickConfig",
         flags=(*_budget("budget."), Flag("--top", "top", "N"), _NAME, _SAVE, _JSON),

@@ -110,7 +110,7 @@ def correlations(frame: pd.DataFrame, seed: int) -> Correlations:
         seed: of the resamples.
     """
     whole = frame.dropna(subset=list(_PAIRS))
-    # best first by inherited score as in a search: top-1, then loss, then FLOPs, then layers
+    # best first by inherited top-1, then loss, then FLOPs, then layers: a search ranks so with search.rank_by=top1
     whole = whole.sort_values(
         ["inherited_top1", "inherited_loss", "flops", "layers"], ascending=[False, True, True, True]
     )
