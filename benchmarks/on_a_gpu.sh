@@ -30,7 +30,7 @@ shapes="cd '$results' && $psvit detect shapes --save shapes && $psvit retrain ex
 [ $# -gt 0 ] || set -- tests step-1d step-2d step-small data search latency detect
 for part in "$@"; do
     case $part in
-        tests) run tests python -m pytest -q -s tests/supernet/test_on_gpu.py tests/engine/test_loop.py tests/search/test_evaluator.py ;;
+        tests) run tests python -m pytest -q -s -p no:cacheprovider -m gpu -W default tests ;;
         step-1d) run step-1d python -m benchmarks.supernet_step --spaces 1d_tiny_16 --batch 1024 --rounds 1 --steps 60 ;;
         step-2d) run step-2d python -m benchmarks.supernet_step --spaces 2d_tiny_8 --batch 512 --rounds 1 --steps 60 ;;
         step-small) run step-small python -m benchmarks.supernet_step --spaces 1d_small_16 --batch 512 --rounds 1 --steps 60 ;;

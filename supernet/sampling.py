@@ -48,15 +48,30 @@ class UniformCells:
         started = np.zeros(codes.shape[:-1], bool)
         for cell in range(self.cells):
             before, after = self._points(~started, rng), self._points(started, rng)
-            codes[..., cell] = np.where(started, np.floor(3 * after), IDENTITY_CODE * np.floor(2 * before))
-            if cell == self.cells - 1:
-                codes[~started, cell] = BASIC_CODE
+            first = np.where(before < self._first_layer(self.cells - cell), BASIC_CODE, IDENTITY_CODE)
+            codes[..., cell] = np.where(started, np.floor(3 * after), first)
             started |= codes[..., cell] == BASIC_CODE
         return codes
+
+    def _first_layer(self, left: int) -> float:
+        """The probability that the first of the ``left`` last cells of a still empty stage is basic."""
+        return 1.0 if left == 1 else 1 / 2
 
     def _points(self, among: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.float64]:
         """A number in [0, 1) for each image and stage; those of ``among`` choose by it."""
         return rng.random(among.shape)
+
+
+class UniformPaths(UniformCells):
+    """Every valid path of a stage is as likely as any other: 364 of them with six cells.
+
+    With n cells left, a stage that has begun goes on in 3^n ways, and an empty one in N(n) = 3^(n-1) + N(n-1) =
+    (3^n - 1) / 2, of which 3^(n-1) begin with a basic cell. So every cell holds a layer in about two thirds of the
+    paths, where :class:`UniformCells` gives the first cell half of them.
+    """
+
+    def _first_layer(self, left: int) -> float:
+        return 2 * 3 ** (left - 1) / (3**left - 1)
 
 
 class FairCells(UniformCells):
@@ -141,6 +156,7 @@ class OncePerBatch:
 # Name -> maker for (stages, cells). The settings' check, the help and the conformance tests read the names here.
 SAMPLINGS: dict[str, Callable[[int, int], PathSampler]] = {
     "uniform": UniformCells,
+    "uniform-paths": UniformPaths,
     "fair": FairCells,
     "canonical": CanonicalPaths,
     "canonical-depth": CanonicalDepths,

@@ -1,4 +1,4 @@
-"""Datasets by name: the digits of this package, folders of pictures, ImageNet, CIFAR, packed caches and tar shards."""
+"""Datasets by name: the digits of this package, folders of pictures, ImageNet, CIFAR, Fashion-MNIST, caches, shards."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100
+from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 from torchvision.datasets.imagenet import load_meta_file
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from psvit.data.config import DataConfig
+from psvit.data.idx import read_idx
 from psvit.data.images import ArrayImages, Dataset, FolderImages, Images
 from psvit.data.listing import LeftOut, class_folders, list_images, report_left_out
 from psvit.data.names import check_utf8, printable
@@ -22,6 +23,9 @@ from psvit.data.webdataset import open_webdataset
 
 SPLIT_NAMES = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 """What the folder of a split may be called, in lower case, and which split it is."""
+
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts it."""
 
 
 def open_dataset(config: DataConfig) -> Dataset:
@@ -37,6 +41,8 @@ def open_dataset(config: DataConfig) -> Dataset:
         return _open_digits()
     if config.name not in _OPENERS:
         raise ValueError(f"no dataset is named {config.name!r}; choose one of digits, {', '.join(_OPENERS)}")
+    if config.root is None and config.name == "fashion-mnist":
+        return _open_fashion_mnist(FASHION_MNIST)
     if config.root is None:
         raise ValueError(f"data={config.name} needs to know where its images are; give data.root=FOLDER")
     check_utf8(config.root)
@@ -184,6 +190,55 @@ def _open_cifar(root: Path, cifar: Any, mean: tuple[float, float, float], std: t
     return Dataset(tuple(classes), images, lambda: part(train=False)[0], (32, 32), mean, std)
 
 
+def _open_fashion_mnist(root: Path) -> Dataset:
+    """Four idx files, compressed or not, in the folder itself or where torchvision puts them below it.
+
+    Raises:
+        ValueError: a file is missing and cannot be downloaded, or is damaged.
+    """
+    folder = next((each for each in (root, root / "FashionMNIST" / "raw") if _idx_file(each, "train-images")), None)
+    if folder is None:
+        if not root.is_dir():
+            raise ValueError(
+                f"{root} does not exist; install Debian's package dataset-fashion-mnist, or give data.root=FOLDER to "
+                "have the images downloaded there"
+            )
+        folder = root / "FashionMNIST" / "raw"
+        try:
+            FashionMNIST(root, download=True)
+        except (OSError, RuntimeError) as error:  # no network, or files that are not what they should be
+            raise ValueError(
+                f"{root} does not hold Fashion-MNIST, and downloading it failed ({error}); install Debian's package "
+                f"dataset-fashion-mnist, or put its four idx files in {root}"
+            ) from error
+
+    def part(name: str) -> ArrayImages:
+        files = [_idx_file(folder, f"{name}-{what}") for what in ("images", "labels")]
+        if None in files:
+            raise ValueError(
+                f"{folder} lacks {name}-images-idx3-ubyte or {name}-labels-idx1-ubyte; give all four files"
+            )
+        pixels, labels = (read_idx(file) for file in files if file)
+        if pixels.ndim != 3 or labels.shape != pixels.shape[:1] or labels.max() >= len(FashionMNIST.classes):
+            raise ValueError(f"{folder}: the images and labels of {name} do not fit each other; download them again")
+        return ArrayImages(torch.from_numpy(pixels)[:, None].expand(-1, 3, -1, -1), labels.astype(np.int64))
+
+    return Dataset(
+        class_names=tuple(FashionMNIST.classes),
+        train=part("train"),
+        open_test=lambda: part("t10k"),
+        image_size=(28, 28),
+        mean=(0.286, 0.286, 0.286),
+        std=(0.353, 0.353, 0.353),
+    )
+
+
+def _idx_file(folder: Path, name: str) -> Path | None:
+    """``train-images-idx3-ubyte`` of a folder, or the same compressed."""
+    stem = f"{name}-idx{3 if name.endswith('images') else 1}-ubyte"
+    return next((folder / each for each in (stem, f"{stem}.gz") if (folder / each).is_file()), None)
+
+
 _OPENERS: dict[str, Callable[[Path], Dataset]] = {
     "imagefolder": _open_folder,
     "imagenet": _open_imagenet,
@@ -191,4 +246,5 @@ _OPENERS: dict[str, Callable[[Path], Dataset]] = {
     "webdataset": open_webdataset,
     "cifar10": lambda root: _open_cifar(root, CIFAR10, (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
     "cifar100": lambda root: _open_cifar(root, CIFAR100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "fashion-mnist": _open_fashion_mnist,
 }

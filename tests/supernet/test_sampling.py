@@ -1,7 +1,7 @@
 """The samplers: one conformance test for all, and what each promises beyond it."""
 
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from psvit.supernet.sampling import (
     FairCells,
     PathSampler,
     UniformCells,
+    UniformPaths,
     make_sampler,
 )
 from psvit.supernet.space import SearchSpace
@@ -70,7 +71,7 @@ def test_one_path_a_batch_is_one_path() -> None:
 
 
 def test_unknown_names_and_fair_shares_of_one_path_are_refused() -> None:
-    with pytest.raises(ValueError, match="sampling is 'unifrom'; use one of uniform, fair"):
+    with pytest.raises(ValueError, match="sampling is 'unifrom'; use one of uniform, uniform-paths, fair"):
         make_sampler("unifrom", "image", 3, 6)
     with pytest.raises(ValueError, match="needs paths=image"):
         make_sampler("fair", "batch", 3, 6)
@@ -155,6 +156,24 @@ def test_fair_shares_are_exact(images: int) -> None:
                     assert sum(shares) == len(among)
                     assert max(shares) - min(shares) <= 1, (cell, stage, begun, shares)
             started |= codes[:, :, cell] == BASIC
+
+
+@pytest.mark.parametrize("cells", [1, 2, 6])
+def test_uniform_paths_are_uniform_over_all_valid_paths_of_a_stage(cells: int) -> None:
+    """Against a list of all words: a stage holds a layer, and nothing is shared before it. 364 for six cells."""
+    valid = [
+        word
+        for word in product((BASIC, SHARING, IDENTITY), repeat=cells)
+        if BASIC in word and SHARING not in word[: word.index(BASIC)]
+    ]
+    assert cells != 6 or len(valid) == 364
+    drawn = words(UniformPaths(3, cells), draws=400, images=250)
+    for stage in range(3):
+        agrees(
+            Counter(dict(zip(*unique_rows(drawn[:, stage]), strict=True))),
+            dict.fromkeys(valid, 1 / len(valid)),
+            len(drawn),
+        )
 
 
 def test_canonical_paths_are_uniform_over_architectures() -> None:
