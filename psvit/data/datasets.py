@@ -219,7 +219,12 @@ def _open_fashion_mnist(root: Path) -> Dataset:
                 f"{folder} lacks {name}-images-idx3-ubyte or {name}-labels-idx1-ubyte; give all four files"
             )
         pixels, labels = (read_idx(file) for file in files if file)
-        if pixels.ndim != 3 or labels.shape != pixels.shape[:1] or labels.max() >= len(FashionMNIST.classes):
+        if (
+            pixels.ndim != 3
+            or not labels.size
+            or labels.shape != pixels.shape[:1]
+            or labels.max() >= len(FashionMNIST.classes)
+        ):
             raise ValueError(f"{folder}: the images and labels of {name} do not fit each other; download them again")
         return ArrayImages(torch.from_numpy(pixels)[:, None].expand(-1, 3, -1, -1), labels.astype(np.int64))
 
