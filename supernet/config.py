@@ -90,7 +90,8 @@ class SupernetPart:
 
     Attributes:
         recipe: training recipe; that of the dataset, or of ``imagefolder`` if it has none.
-        sampling: how paths are drawn; ``uniform`` is one reading of the paper's. The default is what learned most (docs/training.md).
+        sampling: how paths are drawn; ``uniform`` is one reading of the paper. The default is what learned most
+            (docs/training.md).
         paths: draw one path per ``image``, or one per ``batch`` (as SPOS does).
         weights: whether the two layers of a cell have ``separate`` weights, or ``entangled`` ones that they share.
     """
