@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
     from psvit.layers import BasicLayer, SharingLayer
+
+# All but cuDNN's, which torch prefers on Hopper and Blackwell: for each number of images that is new it makes a plan, in
+# tens to hundreds of milliseconds, and in a supernet's step or a search nearly every layer has a new one.
+_FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def _basic(layer: BasicLayer, x: Tensor) -> Tensor:
@@ -19,11 +25,26 @@ def _basic(layer: BasicLayer, x: Tensor) -> Tensor:
 
 
 def _kept(layer: BasicLayer, x: Tensor) -> Any:
-    return layer(x, len(x))
+    return layer(x, x.shape[0])
+
+
+def _some_kept(layer: BasicLayer, x: Tensor, kept: int) -> Any:
+    return layer(x, kept)
 
 
 def _sharing(layer: BasicLayer | SharingLayer, x: Tensor, given: Tensor) -> Tensor:
     return layer.share(x, given)
+
+
+def _run(way: Callable[..., Any], layer: Any, x: Tensor, *others: Any) -> Any:
+    """Call a layer; an activation checkpoint repeats this whole, or another attention would meet what was saved."""
+    if not x.is_cuda:
+        return way(layer, x, *others)
+    with sdpa_kernel(_FUSED):
+        return way(layer, x, *others)
+
+
+_WAYS: dict[str, Callable[..., Any]] = {"basic": _basic, "kept": _kept, "sharing": _sharing}
 
 
 class LayerRunner:
@@ -37,10 +58,8 @@ class LayerRunner:
 
     def __init__(self, stages: int) -> None:
         self.checkpoint = False
-        self._compiled = False
-        self._ways: list[dict[str, Callable[..., Any]]] = [
-            {"basic": _basic, "kept": _kept, "sharing": _sharing} for _ in range(stages)
-        ]
+        self._stages = stages
+        self._compiled: list[dict[str, Callable[..., Any]]] = []
 
     def basic(self, stage: int, layer: Any, x: Tensor) -> Tensor:
         """A basic layer whose maps nobody shares: (B, N, D) -> (B, N, D)."""
@@ -49,7 +68,7 @@ class LayerRunner:
     def kept(self, stage: int, layer: Any, x: Tensor, kept: int) -> tuple[Tensor, Tensor]:
         """A basic layer: (B, N, D), and the maps of its first ``kept`` images."""
         if kept < len(x) and not layer.training:  # in training the factors of all images come for free
-            return layer(x, kept)
+            return _run(_some_kept, layer, x, kept)
         return self._call("kept", stage, layer, x)
 
     def sharing(self, stage: int, layer: Any, x: Tensor, given: Tensor | None) -> Tensor:
@@ -57,21 +76,24 @@ class LayerRunner:
         return self._call("sharing", stage, layer, x, given)
 
     def _call(self, way: str, stage: int, layer: Any, x: Tensor, *others: Any) -> Any:
-        if self._compiled:  # the images at a cell are other in number each step; all else stays
-            for tensor in (x, *others):
+        function = _WAYS[way]
+        if self._compiled and len(x) > 1:  # dynamo never takes a size of 1 for one that varies
+            function = self._compiled[stage][way]
+            x = x.contiguous()  # token pooling leaves another layout, which would be compiled once more
+            for tensor in (x, *others):  # the images at a cell are other in number each step; all else stays
                 if isinstance(tensor, Tensor):
                     torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        run = partial(_run, function, layer)
         if self.checkpoint and layer.training:
-            return checkpoint(self._ways[stage][way], layer, x, *others, use_reentrant=False)
-        return self._ways[stage][way](layer, x, *others)
+            return checkpoint(run, x, *others, use_reentrant=False)
+        return run(x, *others)
 
     def compile(self, backend: str = "inductor") -> None:
         """Compile each way once a stage, by a backend of torch.compile."""
         if not self._compiled:
-            self._compiled = True
-            self._ways = [
-                {name: torch.compile(_copy(way, f"{name}_{stage}"), backend=backend) for name, way in ways.items()}
-                for stage, ways in enumerate(self._ways)
+            self._compiled = [
+                {name: torch.compile(_copy(way, f"{name}_{stage}"), backend=backend) for name, way in _WAYS.items()}
+                for stage in range(self._stages)
             ]
 
 

@@ -67,13 +67,14 @@ class Attention(nn.Module):
         Maps are (kept, H, N, N) in eval mode. In training, or with ``factors``, they are the factors (B, N, 2, H, d) of
         all images, a view that costs nothing.
         """
+        # in compiled code the numbers of images are symbols: "if kept" would compile each number apart on torch 2.6
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
         if self.training or self.factors:
             mixed = F.scaled_dot_product_attention(q, k, v)
-            return self.proj(_join_heads(mixed)), qkv[:, :, :2] if kept else None
+            return self.proj(_join_heads(mixed)), qkv[:, :, :2] if kept > 0 else None
         attention_map, parts = None, []
-        if kept:
+        if kept > 0:
             scores = q[:kept] @ k[:kept].transpose(-2, -1)
             attention_map = (scores * q.shape[-1] ** -0.5).softmax(dim=-1)
             parts.append(attention_map.to(v.dtype) @ v[:kept])

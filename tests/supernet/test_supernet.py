@@ -131,8 +131,7 @@ def test_compiled_layers_give_the_same_gradients_and_are_compiled_once(weights: 
         for ours, theirs in zip(plain, same, strict=True):
             torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-4)
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    once = 3 * 2  # kinds of call x stages
-    assert graphs == once if torch.__version__ >= "2.15" else graphs <= 3 * once  # torch 2.6 compiles some sizes apart
+    assert graphs == 3 * 2  # kinds of call x stages
 
 
 @torch.no_grad()
