@@ -58,7 +58,10 @@ def train_detector(config: DetectTrainConfig) -> DetectResult:
     torch.manual_seed(seed_of(config.seed, "weights"))
     start = None if config.start is None else Path(config.start)
     detector = make_detector(network, len(images.class_names), config.heads, recipe, start)
-    identity: dict[str, Any] = {"command": "detect train", **about_detector(network, config, images.class_names)}
+    identity: dict[str, Any] = {
+        "command": "detect train",
+        **about_detector(network, config, images.class_names, detector),
+    }
     if start is not None:
         identity["start_sha256"] = sha256(start)
     feed = DetectionFeed(images, config.data.workers, recipe, runtime)
@@ -105,7 +108,9 @@ def _conclude(
         data: the images that it has learned from, and those to score it on.
     """
     (images, val), recipe = data, config.recipe
-    detector, *_ = save_trained(folder, trained, network, about_detector(network, config, images.class_names))
+    assert isinstance(trained.model, Detector)
+    about = about_detector(network, config, images.class_names, trained.model)
+    detector, *_ = save_trained(folder, trained, network, about)
     assert isinstance(detector, Detector)
     scores = measure(detector, val, device, recipe.precision, config.data.workers, folder / "detections.png")
     record = DetectRecord(

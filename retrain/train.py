@@ -29,6 +29,7 @@ from psvit.retrain.teacher import Teacher, distillation_loss, load_teacher
 from psvit.run.files import sha256
 from psvit.run.random import seed_of
 from psvit.units import format_quantity
+from psvit.weights import read_trained_on
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     """
     runtime, recipe = Runtime.of(config), config.recipe
     data = open_data(config.data)
+    if config.start is not None and (known := read_trained_on(Path(config.start))) is not None:
+        data = data.normalized_as(known.preprocessing)
     network = fit_to_data(find_network(config.arch), data, config.adapt or not is_file(config.arch))
     torch.manual_seed(seed_of(config.seed, "weights"))
     model = network.build(recipe.drop_path)
@@ -60,7 +63,7 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     identity: dict[str, Any] = {"command": "retrain", **network.about()}
     flops, notes = float(network.cost.flops), []
     if config.start is not None:
-        notes.append(start_from(Path(config.start), model, network.classes, config.adapt))
+        notes.append(start_from(Path(config.start), model, network.classes, config.adapt, data.class_names))
         identity["start_sha256"] = sha256(Path(config.start))
     teacher = None
     if config.distill.teacher is not None:

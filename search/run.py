@@ -123,6 +123,7 @@ class _Search:
             rank_by=settings.rank_by,
             searcher=settings.searcher,
             budget=budget,
+            trained_on=trained.trained_on,
         )
         self.failed = 0
 
@@ -251,7 +252,9 @@ class _Search:
     def _write_winner(self, history: History, best: Trial, claims: Claims) -> None:
         """``arch.json`` and ``result.json``."""
         provenance = self.record.provenance(best.architecture, best.top1, best.loss, len(history))
-        save_arch(self.folder / "arch.json", ArchFile(self.space.spec, best.architecture, provenance))
+        save_arch(
+            self.folder / "arch.json", ArchFile(self.space.spec, best.architecture, provenance, self.record.trained_on)
+        )
         SearchRecord(
             layers=str(best.architecture),
             flops=best.flops,

@@ -9,6 +9,7 @@ from typing import Any
 from psvit.archfile import parse_network
 from psvit.data.config import DataConfig
 from psvit.data.data import Data, open_data
+from psvit.preprocessing import TrainedOn
 from psvit.run.files import sha256
 from psvit.supernet.space import SearchSpace
 from psvit.supernet.supernet import Supernet
@@ -29,6 +30,7 @@ class TrainedSupernet:
         seed: of its training.
         weights: ``separate`` or ``entangled``.
         sampling: how the paths were drawn that it was trained on.
+        trained_on: names of its classes and preprocessing of its images.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class TrainedSupernet:
     seed: int
     weights: str
     sampling: str
+    trained_on: TrainedOn
 
     @classmethod
     def open(cls, run: Path) -> TrainedSupernet:
@@ -55,7 +58,8 @@ class TrainedSupernet:
         try:
             space = SearchSpace(parse_network(about["spec"]), about["cells"])
             data = DataConfig(**about["data"])
-            return cls(path, space, data, *(about[key] for key in ("search_split", "seed", "weights", "sampling")))
+            plain = {key: about[key] for key in ("search_split", "seed", "weights", "sampling")}
+            return cls(path, space, data, **plain, trained_on=TrainedOn.from_json(about["trained_on"], "trained_on"))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: is not a supernet of this version ({error}); give the run of train-supernet"

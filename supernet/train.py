@@ -73,6 +73,7 @@ def train_supernet(config: TrainSupernetConfig, validate: Validate | None = None
         if runtime.processes.main:
             about: dict[str, Any] = {"seed": config.seed, "sampling": config.sampling}
             about |= {"data": asdict(config.data), "search_split": data.split_record()}
+            about["trained_on"] = data.trained_on(space.spec.image_size).to_json()
             save_supernet(run.path / WEIGHTS, cast("Supernet", trained.ema or trained.model), space, about)
     return Path(config.out)
 
