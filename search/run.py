@@ -114,7 +114,7 @@ class _Search:
         self.allowed = budget.feasible(space)
         self.shares, self.folds = shares, shares.assign_folds(evaluator.labels, trained.data.split_seed)
         self.record = HistoryRecord(
-            supernet_sha256=trained.sha256,
+            supernet_sha256=trained.sha256(),
             space=space,
             search_split=trained.search_split,
             num_images=len(self.shares.search),

@@ -106,9 +106,8 @@ class TrainedSupernet:
                 "placements at 0, or train a supernet with sampling=uniform"
             )
 
-    @property
     def sha256(self) -> str:
-        """SHA-256 of the file, which names the supernet in results."""
+        """SHA-256 of the file, which is read for it; names the supernet in results."""
         return sha256(self.path)
 
 

@@ -80,7 +80,7 @@ def inherit_weights(config: InheritConfig) -> Path:
     path = CellPath.canonical(arch.architecture, trained.space.cells)
     about = {**arch.meets(trained.trained_on).about(), "path": str(path)}
     save = Path(config.save)
-    save_weights(save, inherit(trained.load(), path), {**about, "supernet_sha256": trained.sha256})
+    save_weights(save, inherit(trained.load(), path), {**about, "supernet_sha256": trained.sha256()})
     print(f"wrote {save}, the weights that {arch.architecture} inherits from {trained.path} on path {path}")
     print(f"to train them on: psvit-search retrain --arch {config.arch} --start {save}")
     return save
