@@ -1,4 +1,4 @@
-"""Successive halving (Jamieson and Talwalkar, arXiv 1502.07943): who trains how long, and who goes on. Pure; no torch."""
+"""Successive halving (arXiv 1502.07943): who trains how long, and who goes on. Pure; no torch."""
 
 from __future__ import annotations
 

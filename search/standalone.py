@@ -118,7 +118,8 @@ class StandaloneRecord(Record):
 def train_alone(task: Standalone) -> int:
     """Train a network alone, or resume where its folder stands, and score it on the search split.
 
-    Writes ``result.json``, ``outcomes.safetensors`` (image by image), ``metrics.csv`` and ``log.txt``. The test split is not read.
+    Writes ``result.json``, ``outcomes.safetensors`` (image by image), ``metrics.csv`` and ``log.txt``. The
+    test split is not read.
 
     Returns:
         The bytes that were free on the GPU when this process held most of it; 0 on a CPU.
