@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from psvit.detection.evaluate import about_detector, measure, table
 from psvit.detection.feed import DetectionFeed, Target
 from psvit.detection.metrics import Precision
 from psvit.detection.model import Detector, make_detector
+from psvit.detection.record import detection_record
 from psvit.engine.loop import Task, Trained, Validate, train
 from psvit.engine.runtime import Runtime
 from psvit.networks import Network
@@ -66,7 +68,7 @@ def train_detector(config: DetectTrainConfig) -> DetectResult:
         identity["start_sha256"] = sha256(start)
     feed = DetectionFeed(images, config.data.workers, recipe, runtime)
     task = Task(feed, sum_of_losses, identity, watch_precision(config, val, runtime.device) if config.watch else None)
-    with runtime.open(config) as run:
+    with runtime.open(config, partial(detection_record, config.data, images, val)) as run:
         main = runtime.processes.main
         if main and not (run.path / "checkpoint.pt").exists():
             begins = "random weights" if start is None else str(start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     feed = Feed(data, config.split, network.image_size, recipe, runtime)
     validate = held_out_scores(config, data, network, runtime.device) if config.hold_out else None
     task = Task(feed, training_loss(recipe, teacher, config.distill), identity, validate, flops)
-    with runtime.open(config) as run:
+    with runtime.open(config, partial(data.record, test=True)) as run:
         main = runtime.processes.main
         if notes and main and not (run.path / "checkpoint.pt").exists():
             print("\n".join(notes))

@@ -80,7 +80,7 @@ def finals(config: FinalsConfig) -> FinalResult:
         raise ValueError(f"{folder} holds no finished search: there is no result.json; name the run folder of a search")
     searched = SearchRecord.load(folder / "result.json")
     trained = TrainedSupernet.open(Path(config.supernet or _searched_supernet(folder)))
-    if trained.sha256 != searched.search.supernet_sha256:
+    if trained.sha256() != searched.search.supernet_sha256:
         raise ValueError(f"{folder} searched another supernet than {trained.path}; give that one as supernet=...")
     data, device = trained.open_data(config.data_root, config.workers), pick_device(config.device)
     with RunFolder(Path(config.out), asdict(config)) as run:
@@ -235,7 +235,7 @@ class _Final:
         for architecture, file in zip(architectures, files, strict=True):
             file.parent.mkdir(parents=True, exist_ok=True)
             if not file.exists():
-                about = {"architecture": str(architecture), "supernet_sha256": self.trained.sha256}
+                about = {"architecture": str(architecture), "supernet_sha256": self.trained.sha256()}
                 save_weights(file, inherit(supernet, CellPath.canonical(architecture, cells)), about)
         return [*files]
 

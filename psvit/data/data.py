@@ -21,6 +21,7 @@ from psvit.data.datasets import open_dataset
 from psvit.data.images import Dataset, Images
 from psvit.data.loading import Batch, load
 from psvit.data.plan import Plan
+from psvit.data.record import DataRecord, Listed, Split
 from psvit.data.splits import Integers, stratified_split
 from psvit.data.transforms import EvalTransform, Normalize, TrainTransform, usual_preprocessing
 from psvit.preprocessing import Preprocessing, TrainedOn
@@ -176,6 +177,22 @@ class Data:
             "images": len(indices),
             "sha256": digest.hexdigest(),
         }
+
+    def record(self, test: bool = False) -> DataRecord:
+        """What a run is made on; images are not decoded.
+
+        Args:
+            test: whether the run reads the test split, too, where that lies apart from the images to learn from.
+        """
+        apart = self._dataset.open_test is not None
+        parts = {"train": self._dataset.train} | ({"test": self._test[0]} if test and apart else {})
+        splits = ["train", "search", *(["test"] if test or not apart else [])]
+        return DataRecord(
+            self.config.name,
+            self.class_names,
+            {name: Listed.of(each.names, each.labels, each.stamps(), self.classes) for name, each in parts.items()},
+            {name: Split.of(self._part(name)[1]) for name in splits},
+        )
 
     def training_set(
         self, split: str, image_size: tuple[int, int], augment: AugmentConfig, batch_size: int, seed: int
