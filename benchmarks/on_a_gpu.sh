@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All that only a GPU can measure or test, one part after the other, each in a file of its own:
 #
-#   bash benchmarks/on_a_gpu.sh RESULTS [tests step-1d step-2d step-small data search latency detect]
+#   bash benchmarks/on_a_gpu.sh RESULTS [tests samplings step-1d step-2d step-small data search latency detect]
 #
 # A part takes at most 9 minutes, and one that fails does not keep the others from running.
 set -uo pipefail
@@ -27,10 +27,11 @@ psvit="env PYTHONPATH=$PWD python -m psvit"
 shapes="cd '$results' && $psvit detect shapes --save shapes && $psvit retrain experiment=retrain/shapes &&
     $psvit detect train experiment=detect/shapes"
 
-[ $# -gt 0 ] || set -- tests step-1d step-2d step-small data search latency detect
+[ $# -gt 0 ] || set -- tests samplings step-1d step-2d step-small data search latency detect
 for part in "$@"; do
     case $part in
         tests) run tests python -m pytest -q -s -p no:cacheprovider -m gpu -W default tests ;;
+        samplings) run samplings python -m benchmarks.recompiles --space 1d_tiny_16 --batch 1024 --precision bf16 ;;
         step-1d) run step-1d python -m benchmarks.supernet_step --spaces 1d_tiny_16 --batch 1024 --rounds 1 --steps 60 ;;
         step-2d) run step-2d python -m benchmarks.supernet_step --spaces 2d_tiny_8 --batch 512 --rounds 1 --steps 60 ;;
         step-small) run step-small python -m benchmarks.supernet_step --spaces 1d_small_16 --batch 512 --rounds 1 --steps 60 ;;

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 if TYPE_CHECKING:
     from psvit.layers import BasicLayer, SharingLayer
 
-# All but cuDNN's, which torch prefers on Hopper and Blackwell: for each number of images that is new it makes a plan, in
-# tens to hundreds of milliseconds, and in a supernet's step or a search nearly every layer has a new one.
+# All but cuDNN's, which torch prefers on Hopper and Blackwell: it takes tens to hundreds of milliseconds to make a plan
+# for each new number of images, and in a supernet's step or a search nearly every layer has a new one.
 _FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from psvit.engine.device import autocast
 from psvit.supernet.routing import Routing
@@ -44,6 +45,19 @@ def test_the_host_waits_for_nothing(net: Supernet, nothing_may_wait: None, preci
     step(net, 0, precision)
     torch.cuda.set_sync_debug_mode("error")
     step(net, 1, precision)
+
+
+def test_a_layer_that_is_run_again_takes_the_same_attention(net: Supernet) -> None:
+    """Checkpoints compare what the two runs keep, and cuDNN's attention, which we avoid, keeps other tensors."""
+    _, kept = step(net, 0, "bf16")
+    net.set_grad_checkpointing()
+    with FlopCounterMode(display=False) as counter:
+        _, repeated = step(net, 0, "bf16")
+    names = [str(operation) for operation in counter.get_flop_counts()["Global"]]
+    assert any("attention" in name for name in names)
+    assert not any("cudnn" in name for name in names)
+    flat = [torch.cat([gradients[name].flatten() for name in kept]) for gradients in (kept, repeated)]
+    assert torch.nn.functional.cosine_similarity(*flat, dim=0) > 0.999
 
 
 def test_compiled_layers_and_bf16_give_gradients_in_the_same_direction(net: Supernet) -> None:
