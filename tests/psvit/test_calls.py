@@ -1,14 +1,10 @@
 """Calling layers with ever new numbers of images: which attention they run, and how often they are compiled."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
 
 from psvit.arch import NetworkSpec
 from psvit.calls import LayerRunner
@@ -18,31 +14,29 @@ from psvit.supernet.sampling import SAMPLINGS, make_sampler
 from psvit.supernet.supernet import Supernet
 
 
-class CudnnAllowed(TorchFunctionMode):
-    """Notes at each fused attention whether cuDNN's may be chosen."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[bool] = []
-
-    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is scaled_dot_product_attention:
-            self.seen.append(torch.backends.cuda.cudnn_sdp_enabled())
-        return function(*args, **(kwargs or {}))
-
-
+@pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize("training", [False, True])
-def test_no_layer_on_a_gpu_asks_cudnn_for_a_plan(training: bool) -> None:
-    """The tensors are fake, so that no GPU is needed."""
+def test_no_layer_on_a_gpu_asks_cudnn_for_a_plan(
+    monkeypatch: pytest.MonkeyPatch, training: bool, checkpoint: bool
+) -> None:
+    """With checkpoints each layer runs once more in the backward pass; the tensors say that they are on a GPU."""
+    allowed = []
+
+    def attention(*args: Tensor) -> Tensor:
+        allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return scaled_dot_product_attention(*args)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     before = torch.backends.cuda.cudnn_sdp_enabled()
     runner = LayerRunner(1)
-    with FakeTensorMode(), torch.device("cuda"), CudnnAllowed() as allowed:
-        basic, sharing = BasicLayer(8, 2, 2).train(training), SharingLayer(8, 2, 2).train(training)
-        x = torch.empty(4, 5, 8, requires_grad=True)
-        x = runner.basic(0, basic, x)
-        x, maps = runner.kept(0, basic, x, 3)
-        runner.sharing(0, sharing, x[: len(maps)], maps)
-    assert allowed.seen == [False] * (3 if training else 2)  # in eval mode a sharing layer has its map written out
+    runner.checkpoint = checkpoint
+    basic, sharing = BasicLayer(8, 2, 2).train(training), SharingLayer(8, 2, 2).train(training)
+    x = runner.basic(0, basic, torch.randn(4, 5, 8, requires_grad=True))
+    x, maps = runner.kept(0, basic, x, 3)
+    runner.sharing(0, sharing, x[: len(maps)], maps).sum().backward()
+    calls = 3 if training else 2  # in eval mode a sharing layer has its map written out
+    assert allowed == [False] * (2 * calls if checkpoint and training else calls)
     assert torch.backends.cuda.cudnn_sdp_enabled() == before
 
 
