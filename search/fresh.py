@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from psvit.intervals import Estimate
 from psvit.search.claims import TOP_ROWS
-from psvit.search.crossfit import FOLDS, Estimate, FoldSums, cross_fitted_share
+from psvit.search.crossfit import FOLDS, FoldSums, cross_fitted_share
 from psvit.search.records import SearchRecord
 from psvit.search.tables import FOLD_COLUMNS, TOP
 

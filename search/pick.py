@@ -219,7 +219,7 @@ def _miss(amount: pd.Series[int], band: Band) -> pd.Series[float]:
 def _nothing(budget: Budget, asked: Subspace, others: pd.DataFrame, miss: pd.Series[float]) -> str:
     text = f"none of the {asked.count:,} architectures within {budget} has a score"
     if others.empty:
-        return f"{text}, nor has any other; train the supernet anew"
+        return f"{text}, nor has any other; retrain the supernet"
     nearest = others.iloc[int(miss.argmin())]
     costs = [f"{nearest['flops']:,} FLOPs", f"{nearest['params']:,} parameters"]
     if budget.table is not None:
@@ -319,4 +319,4 @@ def _arch_file(scored: Scored, answer: Answer) -> ArchFile:
     number = int((~scored.frame["failed"]).sum())
     found = replace(record, budget=answer.budget)
     provenance = found.provenance(architecture, float(best["top1"]), float(best["loss"]), number)
-    return ArchFile(scored.space.spec, architecture, provenance)
+    return ArchFile(scored.space.spec, architecture, provenance, record.trained_on)

@@ -123,6 +123,7 @@ class _Search:
             rank_by=settings.rank_by,
             searcher=settings.searcher,
             budget=budget,
+            trained_on=trained.trained_on,
         )
         self.failed = 0
 
@@ -138,7 +139,7 @@ class _Search:
             self._ask_and_tell(history)
         best = history.best(self.settings.rank_by)
         if best is None:
-            raise ValueError(f"none of {len(history)} architectures has a finite score; train the supernet anew")
+            raise ValueError(f"none of {len(history)} architectures has a finite score; retrain the supernet")
         baseline = self._score_baseline(history, best)
         return self._conclude(history, best, baseline)
 
@@ -218,7 +219,7 @@ class _Search:
     def _outcomes(self, architectures: Sequence[Architecture], images: range) -> Outcomes:
         """Score, unless the run is asked to stop; architectures whose logits are not finite are named."""
         if self.signals.requested:
-            raise Stopped(f"stopped; what was scored is saved in {self.folder}, and the same command goes on")
+            raise Stopped(f"stopped; what was scored is saved in {self.folder}; run the same command again to resume")
         outcomes = self.evaluator.outcomes(architectures, images)
         for architecture, score in zip(architectures, outcomes.scores(), strict=True):
             if math.isnan(score.loss):
@@ -251,7 +252,9 @@ class _Search:
     def _write_winner(self, history: History, best: Trial, claims: Claims) -> None:
         """``arch.json`` and ``result.json``."""
         provenance = self.record.provenance(best.architecture, best.top1, best.loss, len(history))
-        save_arch(self.folder / "arch.json", ArchFile(self.space.spec, best.architecture, provenance))
+        save_arch(
+            self.folder / "arch.json", ArchFile(self.space.spec, best.architecture, provenance, self.record.trained_on)
+        )
         SearchRecord(
             layers=str(best.architecture),
             flops=best.flops,

@@ -210,7 +210,7 @@ def test_nothing_within_the_budget_names_the_nearest(tmp_path: Path) -> None:
 
 def test_all_failed(tmp_path: Path) -> None:
     write_search(tmp_path, [trial(member, failed=True) for member in MEMBERS[:5]])
-    with pytest.raises(ValueError, match="train the supernet anew"):
+    with pytest.raises(ValueError, match="retrain the supernet"):
         choose(read_scored(tmp_path), budget())
 
 
