@@ -188,8 +188,9 @@ _COMMANDS = (
         name="pick",
         summary="the best architectures within any later budget, from earlier searches",
         about="Answers a budget from what searches of one supernet have scored, without scoring anything: the best "
-        "architectures, 95 % intervals of their top-1, and how many of all within the budget were scored. These "
-        "scores are of the images that chose these architectures, so they are optimistic.",
+        "architectures, and how many of all within the budget were scored. Their scores are of the images that chose "
+        "them, so they are optimistic; a last line has what the first reaches on other images, cross-fitted or held "
+        "out, or why that is not known.",
         task="psvit.search.pick:pick",
         schema="psvit.search.config:PickConfig",
         flags=(*_budget("budget."), Flag("--top", "top", "N"), _NAME, _SAVE, _JSON),
@@ -351,7 +352,7 @@ _COMMANDS = (
             *(Flag("--archs", "archs", "N"), Flag("--epochs", "recipe.epochs", "N")),
             *(*_budget("", "flops", "params"), _SUPERNET, _NAME, _OUT),
         ),
-        settings="cost jobs recipe.batch_size recipe.lr recipe.precision data_root workers seed device",
+        settings="cost rank_by jobs recipe.batch_size recipe.lr recipe.precision data_root workers seed device",
         examples={
             "16 architectures, over all costs": "psvit-search rank --archs 16",
             "all of one cost, with a supernet of your own images": "psvit-search rank --name mine --flops 5M "

@@ -193,6 +193,7 @@ class RankConfig(RunConfig):
         cost: draw architectures of all costs within the budget (``spread``), or within 2 % of ``flops`` (``equal``).
         flops: multiply-adds per image: at most ``1.3G``, or a range such as ``1.2G..1.3G``.
         params: parameters: at most ``16M``, or a range such as ``15M..16M``.
+        rank_by: inherited score that the regret is of picking by: ``loss`` or ``top1``.
         placements: score the mean over this many random placements of the layers in the cells; 0 scores the canonical
             placement alone.
         jobs: networks to train at once; 0 is one per core, and on a GPU as many as fit into its memory. No effect on
@@ -207,6 +208,7 @@ class RankConfig(RunConfig):
     cost: str = "spread"
     flops: str | None = None
     params: str | None = None
+    rank_by: str = "loss"
     placements: int = 0
     jobs: int = 0
     recipe: Recipe = field(default_factory=Recipe)
@@ -215,6 +217,7 @@ class RankConfig(RunConfig):
         check_at_least(self, 3, "archs", why="fewer have no order to speak of")
         check_at_least(self, 0, "placements", "jobs")
         check_choice(self, COSTS, "cost")
+        check_choice(self, RANK_BY, "rank_by")
         if self.cost == "equal" and (not self.flops or self.flops.strip().endswith("..")):
             raise ValueError("cost=equal needs the FLOPs that all shall have: --flops 1.3G, or a narrow band")
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from psvit.intervals import CONFIDENCE
 from psvit.run.random import numpy_rng
+from psvit.search.trial import score_order
 
 RESAMPLES = 9_999
 _PAIRS = ("inherited_top1", "inherited_loss", "standalone_top1", "standalone_loss")
@@ -61,6 +62,7 @@ class Correlations:
         random_regret: the best top-1 alone less the mean: what picking one at random costs.
         picked: layers of the one with the best inherited score; None without any.
         best: layers of the one with the best top-1 alone; None without any.
+        rank_by: inherited score that ``picked`` and ``regret`` go by.
         seed: of the resamples.
         resamples: how many the intervals are from.
     """
@@ -74,6 +76,7 @@ class Correlations:
     random_regret: Estimate
     picked: str | None
     best: str | None
+    rank_by: str
     seed: int
     resamples: int = RESAMPLES
 
@@ -89,14 +92,15 @@ class Correlations:
         if self.networks:
             note = "" if self.picked == self.best else f"; the best is {self.best}"
             regret, random_regret = (each.text("{:.4f}") for each in (self.regret, self.random_regret))
-            lines.append(f"regret of picking by inherited score: {regret} of top-1 ({self.picked}{note})")
+            score = {"loss": "loss", "top1": "top-1"}[self.rank_by]
+            lines.append(f"regret of picking by inherited {score}: {regret} of top-1 ({self.picked}{note})")
             lines.append(f"regret of picking one at random: {random_regret}")
         if self.left_out:
             lines.append(f"{self.left_out} left out, without a score that is a number")
         return "\n".join(lines)
 
 
-def correlations(frame: pd.DataFrame, seed: int) -> Correlations:
+def correlations(frame: pd.DataFrame, seed: int, rank_by: str = "loss") -> Correlations:
     """Compare inherited scores with those of networks trained alone, each figure with a bootstrap 95 % interval.
 
     Architectures are drawn anew with replacement 9,999 times, for all figures the same ones. Resamples in which a
@@ -108,12 +112,12 @@ def correlations(frame: pd.DataFrame, seed: int) -> Correlations:
             alone: ``inherited_top1``, ``inherited_loss``, ``standalone_top1``, ``standalone_loss``. Rows with a NaN are
             left out.
         seed: of the resamples.
+        rank_by: inherited score that the regret is of picking by, ``loss`` or ``top1``.
     """
     whole = frame.dropna(subset=list(_PAIRS))
-    # best first by inherited top-1, then loss, then FLOPs, then layers: a search ranks so with search.rank_by=top1
-    whole = whole.sort_values(
-        ["inherited_top1", "inherited_loss", "flops", "layers"], ascending=[False, True, True, True]
-    )
+    order = {f"inherited_{score}": less_is_better for score, less_is_better in score_order(rank_by).items()}
+    order |= {"flops": True, "layers": True}  # best first, as a search ranks
+    whole = whole.sort_values(list(order), ascending=list(order.values()))
     inherited, loss = whole["inherited_top1"].to_numpy(float), whole["inherited_loss"].to_numpy(float)
     standalone, standalone_loss = whole["standalone_top1"].to_numpy(float), whole["standalone_loss"].to_numpy(float)
     places = np.arange(len(whole), dtype=float)
@@ -132,6 +136,7 @@ def correlations(frame: pd.DataFrame, seed: int) -> Correlations:
         random_regret=_estimate(random_regret, places, standalone, seed),
         picked=str(whole["layers"].iloc[0]) if len(whole) else None,
         best=str(best["layers"].iloc[0]) if len(whole) else None,
+        rank_by=rank_by,
         seed=seed,
     )
 

@@ -65,6 +65,11 @@ class FoldSums:
         member = np.equal.outer(folds, np.arange(FOLDS)).astype(np.float64)
         return cls(correct @ member, loss.astype(np.float64) @ member, member.sum(axis=0).astype(np.int64))
 
+    @classmethod
+    def of_images(cls, correct: Floats, loss: Floats, num_images: int) -> FoldSums:
+        """From the sums of all images of a split, whose folds :func:`assign_folds` made as even as can be."""
+        return cls(correct, loss, np.bincount(np.arange(num_images) % FOLDS, minlength=FOLDS))
+
     def order(self, rank_by: str, without: int | None = None) -> Integers:
         """(A,) architectures from best to worst by the images of all folds but one; ties keep the order they have.
 
@@ -104,6 +109,22 @@ def cross_fitted_score(values: NDArray[Any], chosen: Integers, folds: NDArray[np
         low, high = wilson(fitted.mean(), len(fitted), choice)
         return Estimate(float(fitted.mean()), float(low), float(high))
     return t_interval(fitted.mean(), _images_variance(fitted, folds) + choice, len(fitted) - 1)
+
+
+def cross_fitted_share(sums: FoldSums, chosen: Integers) -> tuple[Estimate, float]:
+    """Top-1 and loss that the winner reaches on images that did not choose it, from the sums of the folds alone.
+
+    The top-1 is that of :func:`cross_fitted_score`. The loss has no interval: that needs each image's.
+
+    Args:
+        chosen: (K,) row of the architecture that is chosen for each fold.
+    """
+    folds, num_images = np.arange(len(sums.sizes)), int(sums.sizes.sum())
+    top1 = float(sums.correct[chosen, folds].sum()) / num_images
+    means = sums.correct[np.unique(chosen)].sum(axis=1) / num_images
+    choice = float(means[np.searchsorted(np.unique(chosen), chosen)].var()) / 2  # as in _choice_variance
+    low, high = wilson(top1, num_images, choice)
+    return Estimate(top1, float(low), float(high)), float(sums.loss[chosen, folds].sum()) / num_images
 
 
 def cross_fitted_gain(values: NDArray[Any], chosen: Integers, folds: NDArray[np.int8], others: Floats) -> Estimate:

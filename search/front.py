@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from psvit.search.trial import score_order
+
 
 def fully_scored(frame: pd.DataFrame) -> pd.DataFrame:
     """The trials that have a score, on the largest number of images in the frame: only these compare fairly."""
@@ -33,12 +35,12 @@ def pareto_front(frame: pd.DataFrame, costs: Sequence[str] = ("flops",), rank_by
     """
     names, scored = list(costs), fully_scored(frame)
     # of equal costs only the best can be on the front, which leaves thousands of a whole space's 250,047
-    scores = ("loss", "top1") if rank_by == "loss" else ("top1", "loss")
-    for score in scores:
+    order = score_order(rank_by)
+    for score, less_is_better in order.items():
         groups = scored.groupby(names)[score]
-        scored = scored[scored[score] == (groups.transform("min") if score == "loss" else groups.transform("max"))]
-    keys = [*scores, *names, "layers"]
-    best_first = scored.sort_values(keys, ascending=[key != "top1" for key in keys]).drop_duplicates(names)
+        scored = scored[scored[score] == (groups.transform("min") if less_is_better else groups.transform("max"))]
+    order |= dict.fromkeys([*names, "layers"], True)
+    best_first = scored.sort_values(list(order), ascending=list(order.values())).drop_duplicates(names)
     amounts, left, front = best_first[names].to_numpy().T, np.arange(len(best_first)), []
     while len(left):
         front.append(left[0])  # nothing as good was as cheap

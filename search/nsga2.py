@@ -71,8 +71,7 @@ class Nsga2:
 
     def _objectives(self, trials: Sequence[Trial]) -> Floats:
         """Place by score, from 0, and cost, shape (trials, 2); both should be small."""
-        keys = [(trial.loss, -trial.top1) if self.rank_by == "loss" else (-trial.top1, trial.loss) for trial in trials]
-        scores = np.array(keys).reshape(-1, 2)
+        scores = np.array([trial.score_key(self.rank_by) for trial in trials]).reshape(-1, 2)
         places = np.unique(scores, axis=0, return_inverse=True)[1].ravel()
         return np.column_stack([places, [self.cost(trial.architecture) for trial in trials]]).astype(float)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from psvit.archfile import ArchFile, save_arch
 from psvit.run.folder import differences
 from psvit.search.budget import Budget
 from psvit.search.config import PickConfig
-from psvit.search.crossfit import wilson
+from psvit.search.fresh import FreshScore, fresh_score
 from psvit.search.history import HistoryRecord
 from psvit.search.latency import LatencyTable
-from psvit.search.tables import HISTORY
+from psvit.search.tables import FOLD_COLUMNS, HISTORY
+from psvit.search.trial import score_order
 from psvit.supernet.space import Additive, SearchSpace, Subspace
 from psvit.units import Band, format_duration, format_quantity
 
@@ -58,11 +59,13 @@ class Scored:
 
     Attributes:
         searches: what each search was, by the name of its folder.
+        folders: where each is.
         frame: one row per architecture, with the columns of ``history.csv`` and ``search``, the folder's name; where
             several searches scored it, the one that used the most images. Failed ones have no score.
     """
 
     searches: dict[str, HistoryRecord]
+    folders: dict[str, Path]
     frame: pd.DataFrame
 
     @property
@@ -99,7 +102,8 @@ def read_scored(run: Path) -> Scored:
     together["failed"] = together[["top1", "loss"]].isna().any(axis=1)
     # stable, so that of equal ones the first search's stays; a failed one only where it has no score at all
     together = together.sort_values(["failed", "num_images"], ascending=[True, False], kind="stable")
-    return Scored(searches, together.drop_duplicates("layers"))
+    folders = {name: path.parent for name, path in zip(names, histories, strict=True)}
+    return Scored(searches, folders, together.drop_duplicates("layers"))
 
 
 def _require_same(run: Path, searches: Mapping[str, HistoryRecord]) -> None:
@@ -130,6 +134,7 @@ class Answer:
         architectures: how many there are within the budget, scored or not.
         failed: how many of them gave no score.
         num_images: the largest number that any architecture was scored on.
+        fresh: what the first reaches on images that did not pick it.
         note: what the searches allowed, if some was not scored and none of them allowed all of this budget.
     """
 
@@ -138,6 +143,7 @@ class Answer:
     architectures: int
     failed: int
     num_images: int
+    fresh: FreshScore
     note: str | None
 
     @property
@@ -152,10 +158,7 @@ class Answer:
 
     def __str__(self) -> str:
         if self.complete:
-            return (
-                f"all {self.architectures:,} architectures within this budget were scored: nothing the supernet knows "
-                "is better"
-            )
+            return f"all {self.architectures:,} architectures within this budget were scored"
         share = "all" if len(self.ranked) == self.architectures else f"{len(self.ranked):,} of"
         text = f"{share} {self.architectures:,} architectures within this budget were scored"
         text += f", {self.partly:,} of them on fewer images" if self.partly else ""
@@ -177,13 +180,19 @@ def choose(scored: Scored, budget: Budget, rank_by: str = "loss") -> Answer:
     with_score, inside = ~frame["failed"], miss == 0
     if not (with_score & inside).any():
         raise ValueError(_nothing(budget, asked, frame[with_score], miss[with_score]))
-    scores = ["loss", "top1"] if rank_by == "loss" else ["top1", "loss"]
-    keys = ["num_images", *scores, "flops", "layers"]
-    order = [key not in ("num_images", "top1") for key in keys]
-    ranked = frame[with_score & inside].sort_values(keys, ascending=order, ignore_index=True)
+    order = {"num_images": False, **score_order(rank_by), "flops": True, "layers": True}  # as Trial.sort_key
+    ranked = frame[with_score & inside].sort_values(list(order), ascending=list(order.values()), ignore_index=True)
     failed, num_images = int((inside & ~with_score).sum()), int(frame.loc[with_score, "num_images"].max())
     note = None if len(ranked) + failed == asked.count else _note(scored, asked)
-    return Answer(budget, ranked, asked.count, failed, num_images, note)
+    return Answer(
+        budget=budget,
+        ranked=ranked,
+        architectures=asked.count,
+        failed=failed,
+        num_images=num_images,
+        fresh=fresh_score(ranked, scored.folders, rank_by),
+        note=note,
+    )
 
 
 def amounts(layers: pd.Series[str], cost: Additive) -> pd.Series[int]:
@@ -210,7 +219,7 @@ def _miss(amount: pd.Series[int], band: Band) -> pd.Series[float]:
 def _nothing(budget: Budget, asked: Subspace, others: pd.DataFrame, miss: pd.Series[float]) -> str:
     text = f"none of the {asked.count:,} architectures within {budget} has a score"
     if others.empty:
-        return f"{text}, nor has any other; train the supernet anew"
+        return f"{text}, nor has any other; retrain the supernet"
     nearest = others.iloc[int(miss.argmin())]
     costs = [f"{nearest['flops']:,} FLOPs", f"{nearest['params']:,} parameters"]
     if budget.table is not None:
@@ -258,10 +267,9 @@ def _find_table(config: PickConfig, scored: Scored) -> LatencyTable | None:
 
 
 def _rows(answer: Answer, top: int) -> list[dict[str, Any]]:
-    """The best, with the 95 % interval of top-1."""
-    best = answer.ranked.head(top).drop(columns=["number", "generation", "failed"])
-    low, high = wilson(best["top1"], best["num_images"])
-    best = best.assign(place=range(1, len(best) + 1), low=low, high=high)
+    """The best, with the scores that they are ranked by."""
+    best = answer.ranked.head(top).drop(columns=["number", "generation", "failed", *FOLD_COLUMNS])
+    best = best.assign(place=range(1, len(best) + 1))
     return [{str(key): value for key, value in row.items()} for row in best.to_dict("records")]
 
 
@@ -276,6 +284,7 @@ def _to_json(scored: Scored, answer: Answer, top: int) -> dict[str, Any]:
         "failed": answer.failed,
         "complete": answer.complete,
         "note": answer.note,
+        "fresh": asdict(answer.fresh),
         "best": _rows(answer, top),
     }
 
@@ -284,11 +293,11 @@ def _lines(scored: Scored, answer: Answer, top: int) -> list[str]:
     lines = [f"{len(scored.frame):,} architectures of {scored.space.label}, scored by {', '.join(scored.searches)}"]
     if answer.budget.table is not None:
         lines.append(f"latency on {answer.budget.table.conditions}")
-    lines += [f"the best within {answer.budget}:", ""]
-    columns = [["place"], ["layers"], ["FLOPs"], ["parameters"], ["top-1 (95 %)"], ["loss"], ["images"], ["search"]]
+    lines += [f"the best within {answer.budget}, by scores of the images that picked them:", ""]
+    columns = [["place"], ["layers"], ["FLOPs"], ["parameters"], ["top-1"], ["loss"], ["images"], ["search"]]
     for row in _rows(answer, top):
         cells = [str(row["place"]), row["layers"], format_quantity(row["flops"]), format_quantity(row["params"])]
-        cells += [f"{row['top1']:.4f} ({row['low']:.4f} to {row['high']:.4f})", f"{row['loss']:.4f}"]
+        cells += [f"{row['top1']:.4f}", f"{row['loss']:.4f}"]
         for column, cell in zip(columns, [*cells, f"{row['num_images']:,}", row["search"]], strict=True):
             column.append(cell)
     if answer.budget.table is not None:
@@ -299,7 +308,7 @@ def _lines(scored: Scored, answer: Answer, top: int) -> list[str]:
         text = column[0] in ("layers", "search")
         padded.append([cell.ljust(width) if text else cell.rjust(width) for cell in column])
     lines += ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
-    lines += ["", str(answer)]
+    lines += ["", str(answer), str(answer.fresh)]
     return [*lines, f"note: {answer.note}"] if answer.note else lines
 
 

@@ -132,7 +132,7 @@ def rank(config: RankConfig) -> RankResult:
     data = trained.open_data(config.data_root, config.workers)
     device = pick_device(config.device)
     record = HistoryRecord(
-        rank_by="loss",
+        rank_by=config.rank_by,
         supernet_sha256=trained.sha256(),
         space=trained.space,
         search_split=trained.search_split,
@@ -148,7 +148,7 @@ def rank(config: RankConfig) -> RankResult:
         inherited = _score_inherited(run.path, trained, data, drawn, device, record)
         standalone = _train_standalone(run.path, config, trained, data, drawn, device)
         frame = _join(inherited, standalone, config)
-        figures = correlations(frame, config.seed)
+        figures = correlations(frame, config.seed, config.rank_by)
         RANK.write(run.path / "rank.csv", frame)
         RankRecord(
             correlations=figures,

@@ -26,7 +26,7 @@ from psvit.search.correlation import Correlations
 from psvit.search.history import HistoryRecord
 from psvit.units import format_quantity
 
-_AGAIN = "start the same search again to write it anew"
+_AGAIN = "run the same search again to rewrite it"
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class RankRecord(Record):
     """
 
     format: ClassVar[str] = "psvit-rank"
-    remedy: ClassVar[str] = "start the same psvit-search rank again to write it anew"
+    remedy: ClassVar[str] = "run the same psvit-search rank again to rewrite it"
 
     correlations: Correlations
     inherited: HistoryRecord
@@ -150,7 +150,7 @@ class SearcherRecord(Record):
     """
 
     format: ClassVar[str] = "psvit-searcher"
-    remedy: ClassVar[str] = "delete it, and start the same psvit-search run again to choose anew"
+    remedy: ClassVar[str] = "delete it, and run the same psvit-search run again to choose again"
 
     budget: BudgetConfig
     searcher: str
@@ -214,7 +214,7 @@ class FinalRecord(Record):
     """
 
     format: ClassVar[str] = "psvit-final"
-    remedy: ClassVar[str] = "start the same psvit-search finals again to write it anew"
+    remedy: ClassVar[str] = "run the same psvit-search finals again to rewrite it"
 
     layers: str
     flops: int

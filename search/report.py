@@ -291,7 +291,7 @@ def _versions(path: Path) -> dict[str, Any]:
     try:
         return read_object(path)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; start the same search again to write it anew") from None
+        raise ValueError(f"{path}: {error}; run the same search again to rewrite it") from None
 
 
 def _text(path: Path) -> str | None:

@@ -139,7 +139,7 @@ class _Search:
             self._ask_and_tell(history)
         best = history.best(self.settings.rank_by)
         if best is None:
-            raise ValueError(f"none of {len(history)} architectures has a finite score; train the supernet anew")
+            raise ValueError(f"none of {len(history)} architectures has a finite score; retrain the supernet")
         baseline = self._score_baseline(history, best)
         return self._conclude(history, best, baseline)
 
@@ -219,7 +219,7 @@ class _Search:
     def _outcomes(self, architectures: Sequence[Architecture], images: range) -> Outcomes:
         """Score, unless the run is asked to stop; architectures whose logits are not finite are named."""
         if self.signals.requested:
-            raise Stopped(f"stopped; what was scored is saved in {self.folder}, and the same command goes on")
+            raise Stopped(f"stopped; what was scored is saved in {self.folder}; run the same command again to resume")
         outcomes = self.evaluator.outcomes(architectures, images)
         for architecture, score in zip(architectures, outcomes.scores(), strict=True):
             if math.isnan(score.loss):

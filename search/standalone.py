@@ -211,7 +211,7 @@ def _train(tasks: Sequence[Standalone], at_once: int, bar: tqdm[Any]) -> list[in
         run_jobs(jobs, at_once, done)
     except Stopped:
         networks = tasks[0].folder.parent
-        raise Stopped(f"stopped; what was trained is saved in {networks}, and the same command goes on") from None
+        raise Stopped(f"stopped; what was trained is in {networks}; run the same command again to resume") from None
     return left
 
 

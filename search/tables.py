@@ -27,7 +27,7 @@ class Table:
 
     what: str
     columns: Mapping[str, type]
-    remedy: str = "start the same search again to write it anew"
+    remedy: str = "run the same search again to rewrite it"
 
     @property
     def header(self) -> str:
@@ -107,5 +107,5 @@ RANK = Table(
         "seed": int,
         "epochs": int,
     },
-    remedy="start the same psvit-search rank again to write it anew",
+    remedy="run the same psvit-search rank again to rewrite it",
 )

@@ -12,6 +12,16 @@ from psvit.search.tables import FOLD_COLUMNS, HISTORY
 NO_FOLDS = (math.nan,) * len(FOLD_COLUMNS)
 
 
+def score_order(rank_by: str) -> dict[str, bool]:
+    """The scores that architectures are ordered by, first to last, and whether less of each is better.
+
+    Args:
+        rank_by: ``loss`` or ``top1``; the other one decides where it is equal.
+    """
+    order = {"loss": True, "top1": False}
+    return {rank_by: order.pop(rank_by), **order}
+
+
 @dataclass(frozen=True)
 class Trial:
     """A scored architecture.
@@ -41,13 +51,18 @@ class Trial:
         """Whether its score is not a number."""
         return math.isnan(self.top1) or math.isnan(self.loss)
 
+    def score_key(self, rank_by: str) -> tuple[float, float]:
+        """Its scores as :func:`score_order` has them, the better ones less."""
+        loss, error = self.loss, -self.top1
+        return (loss, error) if rank_by == "loss" else (error, loss)
+
     def sort_key(self, rank_by: str) -> tuple[bool, int, float, float, int, str]:
         """Sorts the best first: by loss or top-1, then the other, then FLOPs, then the layers; failed ones last.
 
         What was scored on more images comes before all others: a race scores on all only those that may be the best.
         No two architectures are equal by it, so the order in which they were scored never matters.
         """
-        score = (0.0, 0.0) if self.failed else (self.loss, -self.top1) if rank_by == "loss" else (-self.top1, self.loss)
+        score = (0.0, 0.0) if self.failed else self.score_key(rank_by)
         return (self.failed, -self.num_images, *score, self.flops, str(self.architecture))
 
     def row(self, number: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A record is a frozen dataclass: its fields are the keys of the file, beside ``format`` and ``version``. Whatever is
 missing, unknown or of the wrong type is refused in one line that names the file, the place in it and what to do:
-``race.json: $.rounds[2].kept: is 'x'; it must be a whole number; start the same search again``.
+``race.json: $.rounds[2].kept: is 'x'; it must be a whole number; run the same search again``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Record:
     Attributes:
         format: what kind of file it is.
         version: of the format.
-        remedy: what to do about a file that cannot be read, as in "start the same search again".
+        remedy: what to do about a file that cannot be read, as in "run the same search again".
     """
 
     format: ClassVar[str]

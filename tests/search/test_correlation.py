@@ -50,7 +50,7 @@ def test_figures_of_a_perfect_and_a_reversed_order() -> None:
 
 def test_loss_chooses_among_equal_top1_and_then_flops() -> None:
     frame = table([0.8, 0.9, 0.9, 0.9], [0.99, 0.7, 0.6, 0.5], inherited_loss=[0.1, 0.4, 0.3, 0.3])
-    figures = correlations(frame, 0)
+    figures = correlations(frame, 0, "top1")
     assert (figures.picked, figures.best) == ("BBB-B-B", "B-B-B")
     assert figures.regret.value == pytest.approx(0.39)
 
@@ -91,7 +91,7 @@ def test_what_the_figures_say() -> None:
     lines = str(correlations(table([0.5, 0.6, np.nan, 0.7], [0.5, 0.7, 0.9, 0.6]), 0)).splitlines()
     assert lines[0].startswith("inherited top-1 and top-1 alone: Kendall's tau 0.33 (95%: -1.00 to 1.00), Spearman's")
     assert lines[3].startswith(
-        "regret of picking by inherited score: 0.1000 (95%: 0.0000 to 0.1000) of top-1 (BBBB-B-B; "
+        "regret of picking by inherited loss: 0.1000 (95%: 0.0000 to 0.1000) of top-1 (BBBB-B-B; "
     )
     assert lines[3].endswith("the best is BB-B-B)")
     assert lines[4].startswith("regret of picking one at random: 0.1000 (95%: ")

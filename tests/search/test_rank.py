@@ -201,7 +201,7 @@ def test_stopped_in_the_middle_it_goes_on_with_the_same_bits(
 
     thread = threading.Thread(target=stop, daemon=True)
     thread.start()
-    with pytest.raises(Stopped, match=r"networks, and the same command goes on"):
+    with pytest.raises(Stopped, match=r"networks; run the same command again to resume"):
         rank(corrupt)
     thread.join()
     assert len(list(run.glob("networks/*"))) == 2

@@ -30,7 +30,7 @@ SEARCH = SearchRecord(
 RACE = RaceRecord(0.95, 2, (Round(36, 36, 27, 9), Round(54, 90, 9, 9)), 250, 1000, 0.4)
 PAIR = Correlation(Estimate(0.5, 0.25, 0.75), Estimate(None, None, None))
 RANK = RankRecord(
-    correlations=Correlations(9, 0, PAIR, PAIR, PAIR, PAIR.tau, PAIR.tau, "B-B-B", "BB-B-B", 0),
+    correlations=Correlations(9, 0, PAIR, PAIR, PAIR, PAIR.tau, PAIR.tau, "B-B-B", "BB-B-B", "loss", 0),
     inherited=history_record(searcher="rank"),
     supernet="runs/default/supernet/supernet.safetensors",
     num_train_images=1000,
@@ -65,11 +65,11 @@ def test_formats_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "change", "message"),
     [
-        (SEARCH, {"claims": 3}, r"\$\.claims: is 3; it must be an object; start the same search again"),
+        (SEARCH, {"claims": 3}, r"\$\.claims: is 3; it must be an object; run the same search again"),
         (SEARCH, {"search": {"format": "x", "version": 1}}, r"\$\.search\.format: is 'x'"),
         (RACE, {"rounds": [{"num_images": 1}]}, r"\$\.rounds\[0\]\.architectures: is missing"),
         (RACE, {"full_flops": 0}, r"\$: full_flops is 0; it must be at least 1"),
-        (RANK, {"correlations": None}, r"\$\.correlations: is None; .*; start the same psvit-search rank again"),
+        (RANK, {"correlations": None}, r"\$\.correlations: is None; .*; run the same psvit-search rank again"),
         (SEARCHER, {"budget": {"flops": 5}}, r"\$\.budget\.flops: is 5; it must be a string; delete it, and"),
     ],
 )

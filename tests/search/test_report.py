@@ -254,7 +254,7 @@ def test_tables(whole: Path, trials: list[Trial]) -> None:
 def test_a_run_that_has_just_begun(bare: Path) -> None:
     page = read(bare)
     text = " ".join(page.text.split())
-    assert "This search has not ended" in text
+    assert "This search has not finished" in text
     assert f"{WINNER}: FLOPs at most 4 M" in text
     assert text.count("not there yet") >= 7
     assert f"{83 / 90:.4f}on the images that chose it" in text
@@ -287,7 +287,7 @@ def test_a_search_that_has_gone_on(whole: Path) -> None:
     History(whole / "history.csv").append([trial("BBB-B-B", 0.99, 0.01)])
     text = " ".join(read(whole).text.split())
     assert "BBB-B-B: FLOPs" in text
-    assert "start the same search again to renew them" in text
+    assert "run the same search again to redraw them" in text
     assert "What images that did not choose the winner say of it (result.json): not there yet" in text
 
 
@@ -343,17 +343,17 @@ def test_a_search_that_no_command_has_started(whole: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("result.json", "{", "result.json: cannot be read as JSON .*; start the same search again to write it anew"),
-        ("result.json", '{"layers": "B-B-B"}', r"result.json: \$\.format: is missing; start the same search again"),
+        ("result.json", "{", "result.json: cannot be read as JSON .*; run the same search again to rewrite it"),
+        ("result.json", '{"layers": "B-B-B"}', r"result.json: \$\.format: is missing; run the same search again"),
         (
             "race.json",
             '{"format": "psvit-race", "version": 9}',
             r"race.json: \$\.version: is 9; .*: update psvit-search",
         ),
         ("history.json", "[]", r"history.json: \$: is \[\]; it must be an object; use another name= or out="),
-        ("versions.json", "[]", r"versions.json: \$: is \[\]; it must be an object; start the same search again"),
+        ("versions.json", "[]", r"versions.json: \$: is \[\]; it must be an object; run the same search again"),
         ("top.csv", "place,layers\n1,B-B-B\n", "top.csv is no table of the best: its first line must be place,layers,"),
-        ("front.csv", "", r"front.csv is no Pareto front \(.*\); start the same search again"),
+        ("front.csv", "", r"front.csv is no Pareto front \(.*\); run the same search again"),
     ],
 )
 def test_a_damaged_file_is_named(whole: Path, name: str, content: str, message: str) -> None:
@@ -366,7 +366,7 @@ def test_a_damaged_file_is_named(whole: Path, name: str, content: str, message: 
 def test_a_damaged_ranking_beside_it_is_named_on_the_page(whole: Path) -> None:
     (whole.parent / "rank/rank.json").write_text("{}")
     text = " ".join(read(whole).text.split())
-    assert "rank.json: $.format: is missing; start the same psvit-search rank again to write it anew" in text
+    assert "rank.json: $.format: is missing; run the same psvit-search rank again to rewrite it" in text
     assert "trained alone (run folder rank)" not in text
 
 
