@@ -24,7 +24,7 @@ from psvit.search.claims import TOP_ROWS, Claims
 from psvit.search.config import ReportConfig
 from psvit.search.history import History, HistoryRecord
 from psvit.search.latency import LatencyTable
-from psvit.search.records import RaceRecord, RankRecord, SearchRecord
+from psvit.search.records import FinalRecord, RaceRecord, RankRecord, SearchRecord
 from psvit.search.tables import FRONT, TOP
 from psvit.search.trial import Trial
 from psvit.units import format_duration, format_quantity
@@ -155,6 +155,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         "top": top,
         "race": RaceRecord.load(folder / "race.json") if (folder / "race.json").exists() else None,
         "ranks": _ranks(run),
+        "final": FinalRecord.load(folder / "final/final.json") if (folder / "final/final.json").exists() else None,
         **_repeat(run),
     }
 
