@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CONF = Path(psvit.__file__).resolve().parent / "conf"
 FALLBACK = "imagefolder"  # whose recipes train a dataset that has none of its own
+LARGE = "imagenet"  # whose recipes are for a million images
 
 
 def load(name: str) -> Any:

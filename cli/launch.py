@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psvit.cli.commands import Command
-from psvit.cli.compose import CONF, borrowed_recipes, instantiate, load, register
+from psvit.cli.compose import CONF, FALLBACK, LARGE, borrowed_recipes, instantiate, load, register
 from psvit.cli.faults import complain, explain
 from psvit.cli.repeat import command_line
 from psvit.run.folder import recorded_as
@@ -67,7 +67,10 @@ def _start(command: Command, config: DictConfig, schema: type[Any], makes_folder
     if makes_folder and _is_sweep():
         settings.out = str(Path(settings.out) / hydra.sweep.subdir)
     if _is_main() and (borrowed := borrowed_recipes(hydra.runtime.choices)):
-        print(f"note: data={hydra.runtime.choices['data']} has no recipe of its own; it takes {' '.join(borrowed)}")
+        print(
+            f"note: data={hydra.runtime.choices['data']} has no recipe of its own; it takes {' '.join(borrowed)}, for "
+            f"thousands of images (for a million: {' '.join(borrowed).replace(FALLBACK, LARGE)})"
+        )
     line = command_line(command, settings) if makes_folder and _is_main() else None
     with recorded_as(line):
         load(command.task)(settings)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from pathlib import Path
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import ResNet, get_model
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from psvit.archfile import ArchFile
 from psvit.model import PSViT
@@ -25,7 +26,7 @@ _LEARNING = ("layer2", "layer3", "layer4")  # of a frozen ResNet
 
 
 class PyramidBackbone(nn.Module):
-    """The stages of a PSViT-2D as a feature pyramid: a norm and a lateral map for each, and a coarser level on top.
+    """The stages of a PSViT-2D as a feature pyramid: a norm and a lateral map for each, and two coarser levels on top.
 
     The norm of the last stage is the network's own final one; the others are new.
 
@@ -35,7 +36,8 @@ class PyramidBackbone(nn.Module):
 
     Attributes:
         out_channels: F.
-        strides: of each level, ``(8, 16, 32, 64)`` for three stages and patches of 8 px.
+        strides: of each level, ``(8, 16, 32, 64, 128)`` for three stages and patches of 8 px.
+        lateral_levels: how many of the levels have a lateral map; those above are every second value of the one below.
         body: the network.
     """
 
@@ -43,21 +45,31 @@ class PyramidBackbone(nn.Module):
         super().__init__()
         spec = network.spec
         self.out_channels = channels
-        self.strides = tuple(spec.patch_size * 2**stage for stage in range(spec.stages + 1))
+        self.strides = tuple(spec.patch_size * 2**level for level in range(spec.stages + 2))
+        self.lateral_levels = spec.stages
         new = [nn.LayerNorm(width, eps=1e-6) for width in spec.widths[:-1]]
         self.norms = nn.ModuleList([*new, network.norm])
         network.norm = nn.Identity()  # type: ignore[assignment]
         network.reset_classifier(0)
         network.keep_factors()  # a written-out map of a large image would not fit into memory
         self.body = network
-        self.fpn = FeaturePyramidNetwork([*spec.widths], channels, LastLevelMaxPool())
+        self.fpn = FeaturePyramidNetwork([*spec.widths], channels, _TwoOnTop())
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Images (B, 3, height, width) -> maps (B, F, height / s, width / s) named "0", "1", ... and "pool"."""
+        """Images (B, 3, height, width) -> maps (B, F, height / s, width / s) named "0", "1", ..., "pool", "pool2"."""
         maps = OrderedDict()
         for level, (norm, features) in enumerate(zip(self.norms, self.body.forward_intermediates(images), strict=True)):
             maps[str(level)] = norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
         return self.fpn(maps)
+
+
+class _TwoOnTop(ExtraFPNBlock):  # type: ignore[misc]  # torchvision has no types
+    """Two levels more, so that a pyramid that begins at stride 8 ends where a ResNet's anchors do, at 512 px."""
+
+    def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        """As torchvision's ``LastLevelMaxPool``, twice."""
+        coarser = F.max_pool2d(results[-1], 1, stride=2)
+        return [*results, coarser, F.max_pool2d(coarser, 1, stride=2)], [*names, "pool", "pool2"]
 
 
 def find_backbone(text: str) -> Network:
@@ -92,7 +104,7 @@ def make_backbone(
             weights; those from scratch learn in all parts. A PSViT always does.
 
     Returns:
-        A module with ``out_channels`` and ``strides``, one for each level.
+        A module with ``out_channels``, ``strides``, one for each level, and ``lateral_levels``.
 
     Raises:
         ValueError: weights of another network.
@@ -113,4 +125,5 @@ def make_backbone(
     names = {f"layer{stage + 1}": str(stage) for stage in range(4)}
     backbone = BackboneWithFPN(model, names, widths, channels)
     backbone.strides = tuple(4 * 2**level for level in range(5))
+    backbone.lateral_levels = 4
     return backbone

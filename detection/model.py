@@ -39,7 +39,7 @@ class Detector(MaskRCNN):  # type: ignore[misc]  # torchvision has no types
     shorter side is to have in training.
 
     Args:
-        backbone: a feature pyramid with ``out_channels`` and ``strides``.
+        backbone: a feature pyramid with ``out_channels``, ``strides`` and ``lateral_levels``.
         classes: kinds of objects, without the background.
         heads: sizes.
         min_size, max_size: pixels of an image's shorter side, and of its longer side at most.
@@ -56,22 +56,23 @@ class Detector(MaskRCNN):  # type: ignore[misc]  # torchvision has no types
         box_samples: int = 512,
     ) -> None:
         channels, strides = heads.fpn_channels, _strides(backbone)
+        lateral = strides[: int(backbone.lateral_levels)]  # type: ignore[arg-type]
         super().__init__(
             backbone,
-            rpn_anchor_generator=_anchors(strides, several=isinstance(backbone, PyramidBackbone)),
+            rpn_anchor_generator=_anchors(strides, len(lateral)),
             rpn_pre_nms_top_n_train=2 * heads.proposals,
             rpn_pre_nms_top_n_test=heads.proposals,
             rpn_post_nms_top_n_train=2 * heads.proposals,
             rpn_post_nms_top_n_test=heads.proposals,
-            box_roi_pool=_crops(strides, 7),
+            box_roi_pool=_crops(lateral, 7),
             box_head=TwoMLPHead(channels * 7 * 7, heads.box_width),
             box_predictor=FastRCNNPredictor(heads.box_width, classes + 1),
             box_batch_size_per_image=box_samples,
-            mask_roi_pool=_crops(strides, 14),
+            mask_roi_pool=_crops(lateral, 14),
             mask_head=MaskRCNNHeads(channels, [heads.mask_width] * heads.mask_layers, 1),
             mask_predictor=MaskRCNNPredictor(heads.mask_width, heads.mask_width, classes + 1),
         )
-        coarsest = strides[-2]  # the level above it is every second value of it, at any size
+        coarsest = lateral[-1]  # a level above it is every second value, at any size
         self.transform = _Transform(min_size, max_size, MEAN, STD, size_divisible=coarsest * math.ceil(32 / coarsest))
         for answers in (self.rpn.head, self.roi_heads.box_predictor, self.roi_heads.mask_predictor):
             answers.register_forward_hook(_in_float32)
@@ -138,21 +139,21 @@ def _strides(backbone: nn.Module) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def _anchors(strides: Sequence[int], several: bool) -> AnchorGenerator:
-    """Boxes of three shapes around each place of each level, 8 strides large or, if several, 4 and 6 strides.
+def _anchors(strides: Sequence[int], lateral_levels: int) -> AnchorGenerator:
+    """Boxes of three shapes around each place of each level, 8 strides large on four stages and 4 on three.
 
-    A PSViT-2D has one level less than a ResNet, and begins at twice its stride.
+    A PSViT-2D with patches of 8 px has one stage fewer than a ResNet and begins at twice its stride: so both have the
+    same anchors, of 32 to 512 px.
     """
-    sizes = tuple((4 * stride, 6 * stride) if several else (8 * stride,) for stride in strides)
-    return _Anchors(sizes, (_RATIOS,) * len(strides))
+    times = 2 ** (lateral_levels - 1)
+    return _Anchors(tuple((times * stride,) for stride in strides), (_RATIOS,) * len(strides))
 
 
-def _crops(strides: Sequence[int], side: int) -> MultiScaleRoIAlign:
-    """What cuts regions out of the levels, but the one on top, at ``side`` x ``side`` values.
+def _crops(levels: Sequence[int], side: int) -> MultiScaleRoIAlign:
+    """What cuts regions out of the levels of these strides, at ``side`` x ``side`` values.
 
     torchvision would take the scales from the first batch, which a very narrow image leads astray.
     """
-    levels = strides[:-1]
     crops = MultiScaleRoIAlign([str(level) for level in range(len(levels))], side, sampling_ratio=2)
     crops.scales = [1 / stride for stride in levels]
     crops.map_levels = LevelMapper(int(math.log2(levels[0])), int(math.log2(levels[-1])))

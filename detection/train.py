@@ -39,8 +39,8 @@ class DetectResult:
 def train_detector(config: DetectTrainConfig) -> DetectResult:
     """Train a detector, or resume where the run folder stands.
 
-    Writes ``model.safetensors`` (the moving average of the weights if the recipe keeps one; the plain weights are in
-    ``model_plain.safetensors`` then), ``result.json``, pictures and, of a network of ours, ``arch.json``.
+    Writes ``model.safetensors``, ``result.json``, pictures and, of a network of ours, ``arch.json``; and
+    ``model_ema.safetensors``, the moving average of the weights, if the recipe keeps one.
 
     Raises:
         ValueError: an unknown network or one that is no backbone, starting weights of another network, data that are
@@ -99,7 +99,7 @@ def _conclude(
     device: torch.device,
     folder: Path,
 ) -> DetectResult:
-    """Write what was made, and score it: the moving average of the weights, where there is one.
+    """Write what was made, and score the weights; their moving average is ``detect evaluate``'s to score.
 
     Args:
         data: the images that it has learned from, and those to score it on.

@@ -14,7 +14,7 @@ from psvit.retrain.plots import draw_training
 from psvit.weights import save_weights
 
 WEIGHTS = "model.safetensors"
-PLAIN_WEIGHTS = "model_plain.safetensors"
+EMA_WEIGHTS = "model_ema.safetensors"
 
 
 def save_trained(folder: Path, trained: Trained, network: Network, about: dict[str, Any]) -> list[nn.Module]:
@@ -24,11 +24,11 @@ def save_trained(folder: Path, trained: Trained, network: Network, about: dict[s
         about: what the header of the weights says.
 
     Returns:
-        What the weights are of: the moving average and the plain network, or that alone where nothing was averaged.
+        What was saved: the network and, where the recipe keeps one, its moving average.
     """
-    models = {WEIGHTS: trained.ema or trained.model}
+    models = {WEIGHTS: trained.model}
     if trained.ema is not None:
-        models[PLAIN_WEIGHTS] = trained.model
+        models[EMA_WEIGHTS] = trained.ema
     for name, model in models.items():
         save_weights(folder / name, model, about)
     if isinstance(network, ArchFile):

@@ -15,9 +15,9 @@ class RetrainRecord(Record):
     """``result.json`` of ``retrain``.
 
     Attributes:
-        top1, loss: on the test split: of the moving average of the weights, where the recipe keeps one.
+        top1, loss: on the test split, of ``model.safetensors``.
         metrics: name of each further metric of :mod:`psvit.engine.scoring` -> its value, of the same weights.
-        plain_top1, plain_loss: of the weights themselves then; else None.
+        ema_top1, ema_loss: of the moving average of the weights; None where the recipe keeps none.
         data: name of the dataset.
         num_test_images: of its test split.
         trained_on: the split that was learned from, ``train+search`` or ``train``.
@@ -34,13 +34,14 @@ class RetrainRecord(Record):
     """
 
     format: ClassVar[str] = "psvit-retrain-result"
+    version: ClassVar[int] = 2  # in 1 the moving average's figures were called top1 and loss
     remedy: ClassVar[str] = _AGAIN
 
     top1: float
     loss: float
     metrics: dict[str, float]
-    plain_top1: float | None
-    plain_loss: float | None
+    ema_top1: float | None
+    ema_loss: float | None
     data: str
     num_test_images: int
     trained_on: str

@@ -19,7 +19,7 @@ from psvit.engine.loop import LossOf, Task, Trained, Validate, check_recipe, cla
 from psvit.engine.runtime import Runtime
 from psvit.engine.scoring import Score, metrics_text, score_all
 from psvit.networks import Network, find_network, is_file
-from psvit.retrain.artifacts import PLAIN_WEIGHTS, WEIGHTS, save_trained, tell_files
+from psvit.retrain.artifacts import EMA_WEIGHTS, WEIGHTS, save_trained, tell_files
 from psvit.retrain.config import DistillConfig, RetrainConfig
 from psvit.retrain.evaluate import measure_networks
 from psvit.retrain.fit import fit_to_data
@@ -43,8 +43,8 @@ class RetrainResult:
 def retrain(config: RetrainConfig) -> RetrainResult:
     """Train an architecture, or resume where the run folder stands.
 
-    Writes ``model.safetensors`` (the moving average of the weights if the recipe keeps one; the plain weights are in
-    ``model_plain.safetensors`` then), ``arch.json``, ``result.json`` and pictures.
+    Writes ``model.safetensors``, ``arch.json``, ``result.json`` and pictures; and ``model_ema.safetensors``, the moving
+    average of the weights, if the recipe keeps one.
 
     Raises:
         ValueError: an arch.json, starting weights or a teacher that are faulty or do not fit the data, or a folder that
@@ -108,11 +108,11 @@ def held_out_scores(config: RetrainConfig, data: Data, network: Network, device:
 def _conclude(
     trained: Trained, config: RetrainConfig, network: Network, data: Data, device: torch.device, folder: Path
 ) -> RetrainResult:
-    """Write what was made, and test it: the moving average of the weights, where there is one, beside the weights."""
+    """Write what was made, and test it: the weights and, beside them, their moving average where there is one."""
     models = save_trained(folder, trained, network, network.about())
     if isinstance(network, ArchFile):
         draw_architecture(network.spec, network.architecture, folder / "architecture.png", f"{network.name}, retrained")
-    metrics, *plain = measure_networks(
+    metrics, *ema = measure_networks(
         models,
         data,
         "test",
@@ -125,8 +125,8 @@ def _conclude(
         top1=metrics["top1"],
         loss=metrics["loss"],
         metrics={name: value for name, value in metrics.items() if name not in Score._fields},
-        plain_top1=plain[0]["top1"] if plain else None,
-        plain_loss=plain[0]["loss"] if plain else None,
+        ema_top1=ema[0]["top1"] if ema else None,
+        ema_loss=ema[0]["loss"] if ema else None,
         data=data.config.name,
         num_test_images=data.size("test"),
         trained_on=config.split,
@@ -145,7 +145,7 @@ def _conclude(
     )
     record.save(folder / "result.json")
     print(f"test {metrics_text(metrics)} on {data.size('test'):,} images of {data.config.name}")
-    if plain:
-        print(f"the weights before averaging, {PLAIN_WEIGHTS}: {metrics_text(plain[0])}")
+    if ema:
+        print(f"their moving average, {EMA_WEIGHTS}: {metrics_text(ema[0])}")
     tell_files(folder, network, "predictions.png")
     return RetrainResult(folder, folder / WEIGHTS, metrics["top1"])

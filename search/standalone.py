@@ -137,7 +137,7 @@ def train_alone(task: Standalone) -> int:
         # several networks at once would write their progress over each other's
         with RunFolder(task.folder, asked) as run, open(run.path / "log.txt", "a") as log, redirect_stderr(log):
             trained = train(network, recipe, Task(feed, loss, identity), runtime, run)
-            final = (trained.ema or trained.model).eval()
+            final = trained.model.eval()
             held_out = data.eval_batches("search", spec.image_size, recipe.batch_size)
             (score,) = score_all([final], held_out, device, recipe.precision)
             record = StandaloneRecord(str(task.architecture), data.split_record(), task.seed, *score)

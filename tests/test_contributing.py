@@ -158,7 +158,7 @@ def test_a_dataset(tree: Path) -> None:
         rows.append(f"{number % 3}/{number}.png,{'sunny' if number % 2 else 'rainy'}\n")
     (tree / "photos/labels.csv").write_text("".join(rows))
     (printed,) = follow("A dataset", tree)
-    assert printed.startswith("note: data=listed has no recipe of its own; it takes recipe=supernet/imagefolder\n")
+    assert printed.startswith("note: data=listed has no recipe of its own; it takes recipe=supernet/imagefolder, for")
     assert (tree / "runs/default/supernet/supernet.safetensors").exists()
     assert "listed" in run("psvit-search train-supernet --help", tree)
     refused = run("psvit-search train-supernet data=listed data.root=docs name=none", tree, status=2)

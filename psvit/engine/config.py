@@ -27,7 +27,8 @@ class LoopRecipe:
             fine-tuning (BEiT, arXiv 2106.08254); None leaves it the same everywhere.
         weight_decay: weight decay of matrices and kernels. Biases, norms, positions and class token have none.
         clip_norm: largest gradient norm; None does not clip.
-        ema_decay: decay of the exponential moving average of the weights; None keeps none.
+        ema_decay: decay of the exponential moving average of the weights, which is scored beside them; in the first
+            steps it is ``(1 + step) / (10 + step)``. None keeps no average.
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast, or ``auto`` for bf16 on a GPU and fp32 on a CPU.
         compile: compile the layers with torch.compile: ``true``, ``false``, or ``auto`` (on a GPU only).
         checkpoint_activations: recompute activations inside layers in the backward pass instead of keeping them. Much

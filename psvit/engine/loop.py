@@ -8,6 +8,7 @@ bits on a CPU, with the same number of processes).
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -128,6 +129,12 @@ def train(model: nn.Module, recipe: LoopRecipe, task: Task, runtime: Runtime, ru
     if trainer.epoch == recipe.epochs:
         return trainer.trained()
     main, bound = runtime.processes.main, _speed_bound(task, recipe, runtime)
+    if main and recipe.warmup_epochs >= recipe.epochs:
+        print(
+            f"note: the learning rate rises for {recipe.warmup_epochs:g} epochs and recipe.epochs={recipe.epochs}: it "
+            f"never falls; set recipe.warmup_epochs to less",
+            file=sys.stderr,
+        )
     columns = ["epoch", "step", "loss", "lr", *(name for name in TIMED if bound or name != "utilisation")]
     stream = task.feed(trainer.step)
     with (
@@ -338,7 +345,7 @@ class _Trainer:
         self.scaler.update()
         self.optimiser.zero_grad()
         if self.ema is not None:
-            self.ema.update(self.model, self.step == 0, skip)
+            self.ema.update(self.model, self.step, skip)
 
     def poll_reports(self, everything: bool) -> bool:
         """Read the reports of the steps that were started, all or, so that nobody waits, all but the latest.

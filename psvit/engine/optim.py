@@ -52,6 +52,9 @@ def adamw(model: nn.Module, weight_decay: float, layer_decay: float | None = Non
 class MovingAverage:
     """The exponential moving average of a network's weights: those after the first step, and so on from there.
 
+    The decay rises to its value, ``min(decay, (1 + step) / (10 + step))`` as in TensorFlow's, or a short training's
+    average would be of its first steps.
+
     Attributes:
         model: a copy of the network, with the average.
     """
@@ -61,15 +64,16 @@ class MovingAverage:
         self._decay = decay
 
     @torch.no_grad()
-    def update(self, model: nn.Module, first: bool, skip: Tensor) -> None:
-        """Take in the weights after a step, unless the device finds that ``skip``, a scalar, is 1 and not 0.
+    def update(self, model: nn.Module, step: int, skip: Tensor) -> None:
+        """Take in the weights after a step (from 0), unless the device finds that ``skip``, a scalar, is 1 and not 0.
 
         torch's AveragedModel does the same, but waits for the device.
         """
         average: list[Tensor] = list(self.model.parameters())
         weights: list[Tensor] = list(model.parameters())
         change = torch._foreach_sub(weights, average)
-        torch._foreach_mul_(change, (1 - skip) * (1.0 if first else 1 - self._decay))
+        decay = min(self._decay, (1 + step) / (10 + step)) if step else 0.0
+        torch._foreach_mul_(change, (1 - skip) * (1 - decay))
         torch._foreach_add_(average, change)
         for ours, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             ours.copy_(theirs)

@@ -57,7 +57,9 @@ def test_a_dataset_without_a_recipe_takes_that_of_imagefolder(
     assert main(["run", *words]) == 0
     told = {f"recipe@{kind}.recipe={kind}/imagefolder" for kind in ("supernet", "retrain")}
     note, _, given = capsys.readouterr().out.rpartition("; it takes ")
+    given, _, large = given.partition(", for thousands of images (for a million: ")
     assert (note, set(given.split())) == ("note: data=flowers has no recipe of its own", told)
+    assert set(large.rstrip(")\n").split()) == {choice.replace("imagefolder", "imagenet") for choice in told}
     (folder / "mine/recipe/supernet").mkdir(parents=True)
     (folder / "mine/recipe/supernet/flowers.yaml").write_text("epochs: 7\n")
     assert main(["train-supernet", *words]) == main(["train-supernet", "data=imagefolder"]) == 0

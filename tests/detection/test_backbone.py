@@ -28,23 +28,23 @@ def stepwise(side: int, times: int) -> int:
     return side
 
 
-@pytest.mark.parametrize("size", [(32, 32), (64, 96), (36, 52), (4, 4), (4, 100)])
+@pytest.mark.parametrize("size", [(32, 32), (64, 128), (36, 52), (4, 4), (4, 100)])
 def test_maps_have_the_strides_that_are_told(size: tuple[int, int]) -> None:
     backbone = make_backbone(find_network(MINI), channels=24)
-    assert backbone.strides == (4, 8, 16, 32)
+    assert backbone.strides == (4, 8, 16, 32, 64)
     maps = backbone(torch.rand(2, 3, *size))
-    assert list(maps) == ["0", "1", "2", "pool"]
+    assert list(maps) == ["0", "1", "2", "pool", "pool2"]
     for level, features in enumerate(maps.values()):
         assert features.shape == (2, 24, *(stepwise(side // 4, level) for side in size))
-        if all(side % 32 == 0 for side in size):
+        if all(side % 64 == 0 for side in size):
             assert features.shape[2:] == tuple(side // backbone.strides[level] for side in size)
 
 
-def test_patches_of_8_px_give_strides_8_to_64() -> None:
+def test_patches_of_8_px_give_strides_8_to_128() -> None:
     backbone = make_backbone(find_network("2d_tiny_8:B-B-B"), channels=8)
-    assert backbone.strides == (8, 16, 32, 64)
+    assert backbone.strides == (8, 16, 32, 64, 128)
     maps = backbone(torch.rand(1, 3, 64, 128))
-    assert [tuple(features.shape[2:]) for features in maps.values()] == [(8, 16), (4, 8), (2, 4), (1, 2)]
+    assert [tuple(features.shape[2:]) for features in maps.values()] == [(8, 16), (4, 8), (2, 4), (1, 2), (1, 1)]
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 72)])

@@ -118,9 +118,11 @@ def test_batches_are_padded_to_what_all_levels_divide(patch: int, multiple: int)
 
 def test_anchors_go_by_stride() -> None:
     ours = detector().rpn.anchor_generator
-    assert ours.sizes == ((16, 24), (32, 48), (64, 96), (128, 192))
+    assert ours.sizes == ((16,), (32,), (64,), (128,), (256,)), "of patches of 4 px"
     resnet = detector("torchvision:resnet18").rpn.anchor_generator
     assert resnet.sizes == ((32,), (64,), (128,), (256,), (512,)), "torchvision's"
+    tiny = make_detector(find_network("psvit_2d_tiny_8"), 3, SMALL, recipe()).rpn.anchor_generator
+    assert tiny.sizes == resnet.sizes, "equal anchors, or a comparison of backbones compares anchors"
     assert ours.aspect_ratios[0] == resnet.aspect_ratios[0] == (0.5, 1.0, 2.0)
 
 

@@ -102,7 +102,7 @@ def test_it_trains_and_tells_what_it_did(made: DetectResult, config: DetectTrain
 def test_weights_alone_give_the_detector_back(
     made: DetectResult, config: DetectTrainConfig, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """From the run's arch.json and by name, with the same average precision; the plain weights lie beside."""
+    """From the run's arch.json and by name, with the same average precision; their average lies beside."""
     capsys.readouterr()
     for arch in (MINI, str(made.folder / "arch.json")):
         picture = tmp_path / "found.png"
@@ -116,7 +116,7 @@ def test_weights_alone_give_the_detector_back(
     assert box.split()[1] == f"{100 * ap:.1f}"
 
     checkpoint = torch.load(made.folder / "checkpoint.pt", weights_only=True)
-    for file, part in ((made.weights, "ema"), (made.folder / "model_plain.safetensors", "model")):
+    for file, part in ((made.weights, "model"), (made.folder / "model_ema.safetensors", "ema")):
         detector, _ = load_detector(find_network(MINI), file)
         state = detector.state_dict()
         assert all(torch.equal(tensor, checkpoint[part][name]) for name, tensor in state.items())
@@ -145,7 +145,7 @@ def test_killed_within_a_step_and_resumed_is_unbroken(
 
 
 def same(one: DetectResult, other: DetectResult) -> None:
-    for file in ("model.safetensors", "model_plain.safetensors", "result.json", "arch.json", "detections.png"):
+    for file in ("model.safetensors", "model_ema.safetensors", "result.json", "arch.json", "detections.png"):
         assert (one.folder / file).read_bytes() == (other.folder / file).read_bytes(), file
     pd.testing.assert_frame_equal(metrics(one.folder), metrics(other.folder))
 

@@ -68,8 +68,8 @@ def write_result(folder: Path, **fields: Any) -> None:
     others: dict[str, Any] = {
         "loss": 1.0,
         "metrics": {},
-        "plain_top1": None,
-        "plain_loss": None,
+        "ema_top1": None,
+        "ema_loss": None,
         "data": "digits",
         "num_test_images": 359,
         "trained_on": "train+search",

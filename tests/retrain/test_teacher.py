@@ -282,7 +282,7 @@ def test_killed_and_resumed_is_unbroken(
         with pytest.raises(Killed):
             retrain(corrupt)
     again = retrain(corrupt)
-    for file in ("model.safetensors", "model_plain.safetensors"):
+    for file in ("model.safetensors", "model_ema.safetensors"):
         assert (again.folder / file).read_bytes() == (whole.folder / file).read_bytes()
     other = replace(corrupt, distill=replace(config.distill, temperature=2.0))
     with pytest.raises(ValueError, match=r"distill.temperature was 3.0 and is 2.0"):

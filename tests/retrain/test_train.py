@@ -47,10 +47,10 @@ def test_it_learns_and_tells_what_it_did(made: RetrainResult, config: RetrainCon
 
 
 def test_both_weights_give_their_top1_by_hand_and_by_evaluate(made: RetrainResult, config: RetrainConfig) -> None:
-    """The moving average is what is kept as the model; the weights themselves lie beside it."""
+    """The weights themselves are the model; their moving average lies beside them."""
     result = json.loads((made.folder / "result.json").read_text())
     found = {}
-    for key, file in (("top1", made.weights), ("plain_top1", made.folder / "model_plain.safetensors")):
+    for key, file in (("top1", made.weights), ("ema_top1", made.folder / "model_ema.safetensors")):
         network = PSViT(SPACES["2d_mini_4"], Architecture.parse("B-BS-B")).eval()
         load_weights(file, network)
         assert read_about(file)["architecture"] == "B-BS-B"
@@ -65,9 +65,9 @@ def test_both_weights_give_their_top1_by_hand_and_by_evaluate(made: RetrainResul
     top5 = (found["top1"].argsort(descending=True)[:, :5] == labels[:, None]).sum().item() / len(labels)
     assert result["top1"] < top5
     assert result["metrics"] == {"top5": pytest.approx(top5, abs=1e-12)}
-    assert not torch.allclose(found["top1"], found["plain_top1"])
+    assert not torch.allclose(found["top1"], found["ema_top1"])
     checkpoint = torch.load(made.folder / "checkpoint.pt", weights_only=True)
-    assert torch.equal(network.head.weight, checkpoint["model"]["head.weight"])
+    assert torch.equal(network.head.weight, checkpoint["ema"]["head.weight"])
 
 
 def test_held_out_images_are_watched_only_on_demand(config: RetrainConfig, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_data_that_does_not_fit_is_refused_or_adapted_to(config: RetrainConfig, 
     folder = retrain(replace(other, adapt=True)).folder
     assert asdict(load_arch(folder / "arch.json").spec) == asdict(SPACES["2d_mini_4"])
     assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"], "nothing was averaged"
-    assert json.loads((folder / "result.json").read_text())["plain_top1"] is None
+    assert json.loads((folder / "result.json").read_text())["ema_top1"] is None
 
 
 def test_networks_of_torchvision_train_and_start_alike(config: RetrainConfig, tmp_path: Path) -> None:

@@ -297,7 +297,7 @@ def test_clipping_bounds_the_gradient(tmp_path, monkeypatch):
 
 def test_moving_average_equals_one_by_hand(tmp_path):
     after_each_step = []
-    averages, settings = [], recipe(ema_decay=0.8)
+    averages, settings = [], recipe(ema_decay=0.2)  # reached in the third step, where the warm-up would be 3 / 12
 
     def validate(network, epoch):
         kept = averages if len(averages) < len(after_each_step) else after_each_step
@@ -306,8 +306,8 @@ def test_moving_average_equals_one_by_hand(tmp_path):
 
     trained = job(tmp_path, settings, feed=Batches(settings, steps=1), validate=validate)
     average = after_each_step[0]
-    for weights in after_each_step[1:]:
-        average = {name: 0.8 * average[name] + 0.2 * weights[name] for name in average}
+    for decay, weights in zip((2 / 11, 0.2), after_each_step[1:], strict=True):
+        average = {name: decay * average[name] + (1 - decay) * weights[name] for name in average}
     assert len(after_each_step) == len(averages) == 3
     for row, plain, averaged in zip(table(tmp_path), after_each_step, averages, strict=True):
         assert float(row["weight"]) == plain["head.weight"].abs().sum().item()
