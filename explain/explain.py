@@ -18,6 +18,7 @@ from psvit.data.data import Data, open_data
 from psvit.data.decode import read_image
 from psvit.data.pixels import stratified_order
 from psvit.data.splits import Integers
+from psvit.data.transforms import EvalTransform
 from psvit.draw import draw_architecture
 from psvit.engine.device import pick_device
 from psvit.explain.config import ExplainConfig
@@ -26,8 +27,7 @@ from psvit.explain.gradcam import Array, captum_attr, check_supported, grad_cam,
 from psvit.explain.plots import Seen, draw_attention, draw_gradcam, draw_heads, draw_tokens
 from psvit.explain.similarity import images_at_once, measure
 from psvit.model import PSViT
-from psvit.networks import find_network
-from psvit.retrain.fit import open_trained
+from psvit.retrain.fit import load_trained, open_network
 from psvit.run.files import write_text
 from psvit.zoo import SPACES
 
@@ -57,7 +57,7 @@ def explain(config: ExplainConfig) -> Path:
         raise ValueError(f"the split {config.split} has {len(order)} image; explain compares images and needs 2")
     shown = Shown.of(config, data, order[:_PICTURED])
     findings = [
-        Finding(subject, _similarity(subject, config.split, order, device), _see(subject, shown, device))
+        Finding(subject, _similarity(subject, data, config.split, order, device), _see(subject, shown, data, device))
         for subject in subjects
     ]
 
@@ -86,7 +86,7 @@ def _open(text: str, weights: str, data: Data, device: torch.device, other: str 
     Args:
         other: the title of the network that it stands beside.
     """
-    network = find_network(text)
+    network = open_network(text, data)
     with torch.device("meta"):  # no memory and no time: its class alone is looked at
         check_supported(network.build(), text)
     title = network.name or "network"
@@ -94,10 +94,8 @@ def _open(text: str, weights: str, data: Data, device: torch.device, other: str 
         title += f" {network.architecture}"
     if title == other:
         title += " (versus)"
-    opened = open_trained(text, Path(weights), data)
-    return Subject(
-        title, _VERSUS if other else "", opened.network, Path(weights), opened.module.to(device), opened.data
-    )
+    module = load_trained(network, Path(weights)).to(device)
+    return Subject(title, _VERSUS if other else "", network, Path(weights), module)
 
 
 @dataclass(frozen=True)
@@ -111,6 +109,7 @@ class Shown:
 
     captions: Sequence[str]
     true: Sequence[str | None]
+    _data: Data
     _split: str
     _chosen: Integers
     _given: Sequence[Tensor]
@@ -125,23 +124,19 @@ class Shown:
         if config.pictures:
             given = [read_image(Path(path).expanduser()) for path in config.pictures]
             captions = [Path(path).name for path in config.pictures]
-            return cls(captions, [None] * len(given), config.split, chosen, given)
+            return cls(captions, [None] * len(given), data, config.split, chosen, given)
         labels = data.labels(config.split)[chosen]
         captions = [f"{config.split} image {index}" for index in chosen]
-        return cls(captions, [data.class_names[label] for label in labels], config.split, chosen, [])
+        return cls(captions, [data.class_names[label] for label in labels], data, config.split, chosen, [])
 
-    def pixels(self, size: tuple[int, int], data: Data) -> Tensor:
-        """As a network of this image size sees them: uint8 (n, 3, *size).
-
-        Args:
-            data: as the network sees it.
-        """
+    def pixels(self, size: tuple[int, int]) -> Tensor:
+        """As a network of this image size sees them: uint8 (n, 3, *size)."""
         if self._given:
-            return data.eval_transform(size)(self._given)
-        return next(data.pixel_batches(self._split, size, [self._chosen.tolist()]))[0]
+            return EvalTransform(size, self._data.photographs)(self._given)
+        return next(self._data.pixel_batches(self._split, size, [self._chosen.tolist()]))[0]
 
 
-def _similarity(subject: Subject, split: str, order: Integers, device: torch.device) -> Similarity | None:
+def _similarity(subject: Subject, data: Data, split: str, order: Integers, device: torch.device) -> Similarity | None:
     """The similarity over the images of an order; None for a network without attention maps of ours."""
     network, module = subject.network, subject.module
     if not isinstance(module, PSViT) or not isinstance(network, ArchFile):
@@ -150,16 +145,16 @@ def _similarity(subject: Subject, split: str, order: Integers, device: torch.dev
 
     def batches() -> Iterator[Tensor]:
         numbers = (order[start : start + at_once].tolist() for start in range(0, len(order), at_once))
-        for pixels, _ in subject.data.pixel_batches(split, network.image_size, numbers):
-            yield subject.data.normalize(pixels.to(device))
+        for pixels, _ in data.pixel_batches(split, network.image_size, numbers):
+            yield data.normalize(pixels.to(device))
 
     return Similarity(*measure(module, batches()))
 
 
-def _see(subject: Subject, shown: Shown, device: torch.device) -> Seen:
+def _see(subject: Subject, shown: Shown, data: Data, device: torch.device) -> Seen:
     """Grad-CAM of the images that are shown."""
-    size, data = subject.network.image_size, subject.data
-    pixels = shown.pixels(size, data)
+    size = subject.network.image_size
+    pixels = shown.pixels(size)
     parts = [grad_cam(subject.module, data.normalize(part.to(device))) for part in torch.split(pixels, _AT_ONCE)]
     logits = torch.cat([logits for logits, _ in parts])
     maps = np.concatenate([maps for _, maps in parts])

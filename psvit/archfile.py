@@ -1,8 +1,7 @@
 """arch.json: a network on file. It alone is enough to build, cost and retrain the network; it holds no code. No torch.
 
-UTF-8 JSON, ``"format": "psvit-arch"``, ``"version": 2``: the dimensions, the layers per stage, their FLOPs and
-parameters (checked against the shapes on loading), for a searched network where it came from and, since version 2, the
-names of its classes and how images are prepared for it.
+UTF-8 JSON, ``"format": "psvit-arch"``, ``"version": 1``: the dimensions, the layers per stage, their FLOPs and
+parameters (checked against the shapes on loading) and, for a searched network, where it came from.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from psvit.arch import BASIC, LAYER_LETTERS, LAYER_NAMES, SHARING, Architecture, CellPath, NetworkSpec
 from psvit.cost import Cost, network_cost
-from psvit.interface import Interface
 from psvit.run.files import write_text
 from psvit.run.records import check_format, read_object, require, require_object
 from psvit.zoo import NETWORKS, SPACES
@@ -23,7 +21,7 @@ from psvit.zoo import NETWORKS, SPACES
 if TYPE_CHECKING:
     from psvit.model import PSViT
 
-FORMAT, VERSION, OLDEST = "psvit-arch", 2, 1
+FORMAT, VERSION = "psvit-arch", 1
 
 # where an architecture came from: key -> type of its value
 _ORIGIN: dict[str, type] = {
@@ -47,13 +45,11 @@ class ArchFile:
         spec: the dimensions.
         architecture: the layers of each stage.
         origin: where it came from, plain JSON values; None for a network that was not searched.
-        interface: class names and preprocessing of the data it was searched or trained on; None where nobody knows.
     """
 
     spec: NetworkSpec
     architecture: Architecture
     provenance: dict[str, Any] | None = None
-    interface: Interface | None = None
 
     @property
     def name(self) -> str:
@@ -83,8 +79,7 @@ class ArchFile:
 
     def for_data(self, classes: int, image_size: tuple[int, int] | None) -> ArchFile:
         """The same network for other classes and, unless None, another image size."""
-        interface = self.interface if classes == self.classes else None
-        return replace(self, spec=self.spec.for_data(classes, image_size), interface=interface)
+        return replace(self, spec=self.spec.for_data(classes, image_size))
 
     def about(self) -> dict[str, Any]:
         """What it is, as plain values: for the header of its weights and for checkpoints."""
@@ -102,7 +97,6 @@ def save_arch(path: Path, arch: ArchFile) -> None:
         "flops": cost.flops,
         "params": cost.params,
         "origin": arch.provenance,
-        **(arch.interface.to_json() if arch.interface else {}),
     }
     write_text(path, json.dumps(document, indent=2) + "\n")
 
@@ -123,10 +117,9 @@ def load_arch(path: Path) -> ArchFile:
 
 
 def _parse(document: Any) -> ArchFile:
-    required = {"format", "version", "network", "stages", "flops", "params"}
-    check_format(document, FORMAT, VERSION, oldest=OLDEST)
-    since_2 = {"class_names", "preprocessing"} if document["version"] > 1 else set()
-    require_object(document, "$", required | {"origin"} | since_2, required)
+    known = {"format", "version", "network", "stages", "flops", "params", "origin"}
+    check_format(document, FORMAT, VERSION)
+    require_object(document, "$", known, required=known - {"origin"})
     spec = parse_network(document["network"])
     architecture = _parse_stages(document["stages"])
     if len(architecture.stages) != spec.stages:
@@ -143,10 +136,7 @@ def _parse(document: Any) -> ArchFile:
             require(value, _ORIGIN[key], f"$.origin.{key}")
         if "path" in provenance:
             _check_path(provenance["path"], architecture)
-    interface = Interface.read(document)
-    if interface is not None and len(interface.class_names) != spec.classes:
-        raise ValueError(f"$.class_names: has {len(interface.class_names)} names, but $.network {spec.classes} classes")
-    return ArchFile(spec, architecture, provenance, interface)
+    return ArchFile(spec, architecture, provenance)
 
 
 def parse_network(value: Any) -> NetworkSpec:

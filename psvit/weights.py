@@ -11,7 +11,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from psvit.interface import Interface
 from psvit.run.files import write_atomically
 
 
@@ -34,20 +33,6 @@ def read_about(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: a safetensors file, but not one that psvit-search wrote")
     content: dict[str, Any] = json.loads(about)
     return content
-
-
-def read_interface(path: Path) -> Interface | None:
-    """The class names and the preprocessing that the header of a weights file knows; None for files without.
-
-    Raises:
-        ValueError: the file is missing, cut short or no safetensors file, or its header is faulty.
-    """
-    with _open(path) as file:
-        about = (file.metadata() or {}).get("psvit")
-    try:
-        return None if about is None else Interface.read(json.loads(about))
-    except ValueError as error:
-        raise ValueError(f"{path}: its header: {error}") from None
 
 
 def load_weights(path: Path, module: nn.Module) -> None:

@@ -15,7 +15,7 @@ from psvit.data.data import Data, open_data
 from psvit.engine.device import pick_device
 from psvit.engine.scoring import measure_all, metrics_text
 from psvit.retrain.config import EvaluateConfig
-from psvit.retrain.fit import open_trained
+from psvit.retrain.fit import load_trained, open_network
 from psvit.retrain.plots import draw_predictions
 
 _PICTURED = 48  # test images on the sheet of predictions
@@ -31,8 +31,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
         ValueError: an unknown or faulty network, weights of another one, or data of other classes.
     """
     device = pick_device(config.device)
-    opened = open_trained(config.arch, Path(config.weights), open_data(config.data))
-    network, data, model = opened.network, opened.data, opened.module.to(device)
+    data = open_data(config.data)
+    network = open_network(config.arch, data)
+    model = load_trained(network, Path(config.weights)).to(device)
     (measured,) = measure_networks(
         [model], data, config.split, network.image_size, batch_size=config.batch_size, device=device
     )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from psvit.archfile import ArchFile
 from psvit.data.data import Data
-from psvit.interface import Interface
 from psvit.networks import Network, find_network, is_file
-from psvit.weights import load_weights, read_interface
+from psvit.weights import load_weights
 
 
 def fit_to_data(network: Network, data: Data, adapt: bool) -> Network:
@@ -53,44 +50,6 @@ def open_network(text: str, data: Data) -> Network:
             "omit data.image_size: images are resized to fit the network"
         )
     return network
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A network, its trained weights, and data as these see it.
-
-    Attributes:
-        module: on the CPU, in eval mode.
-        data: prepared the weights' way, with their classes in their order, where they know.
-    """
-
-    network: Network
-    module: nn.Module
-    data: Data
-
-
-def open_trained(text: str, weights: Path, data: Data) -> Opened:
-    """The network that a text names with its weights, and data as they see it; says so where they do not know.
-
-    Raises:
-        ValueError: as :func:`open_network` and :func:`load_trained`, or data of classes that the weights do not know.
-    """
-    interface = known_interface(find_network(text), weights)
-    if interface is None:
-        print(f"note: {weights} does not say how images are prepared for it; they are as usual for {data.config.name}")
-    else:
-        data = data.seen_by(interface, str(weights))
-    network = open_network(text, data)
-    return Opened(network, load_trained(network, weights), data)
-
-
-def known_interface(network: Network, weights: Path) -> Interface | None:
-    """What the header of weights knows, else the arch.json; None where neither does.
-
-    Raises:
-        ValueError: the file is missing or damaged.
-    """
-    return read_interface(weights) or (network.interface if isinstance(network, ArchFile) else None)
 
 
 def load_trained(network: Network, weights: Path) -> nn.Module:

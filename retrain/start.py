@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from psvit.layers import Grid
 from psvit.model import PSViT, interpolate_positions
-from psvit.weights import load_tensors, read_about, read_interface, read_tensors
+from psvit.weights import load_tensors, read_about, read_tensors
 
 
-def start_from(
-    path: Path, network: nn.Module, classes: int, adapt: bool, class_names: Sequence[str] | None = None
-) -> str:
+def start_from(path: Path, network: nn.Module, classes: int, adapt: bool) -> str:
     """Load weights of this very network into it; learned positions of another image size are interpolated.
 
     Args:
         classes: outputs of the network's head.
         adapt: leave the head as it is, freshly drawn, where the file's has other classes.
-        class_names: of the outputs; where the file knows its own, the head's are put in this order. None: as they are.
 
     Returns:
         One line that says what was done.
@@ -48,8 +44,6 @@ def start_from(
             )
         tensors |= {name: own[name] for name in head}
         done.append(f"a new head for {classes} classes instead of {before}")
-    elif class_names is not None:
-        done += _name_head(path, tensors, network, class_names, adapt)
     positions = tensors.get("pos_embed")
     if isinstance(network, PSViT) and positions is not None and positions.shape != own["pos_embed"].shape:
         first, grid = network.spec.class_tokens, network.spec.patch_grid
@@ -59,29 +53,6 @@ def start_from(
             done.append("positions interpolated from {}x{} to {}x{} patches".format(*there, *grid))
     load_tensors(path, tensors, network)
     return "; ".join(done)
-
-
-def _name_head(
-    path: Path, tensors: dict[str, Tensor], network: nn.Module, class_names: Sequence[str], adapt: bool
-) -> list[str]:
-    """Put the rows of the head into the order of the data's classes; a line where something was done.
-
-    Raises:
-        ValueError: the classes have other names, without ``adapt``.
-    """
-    known = read_interface(path)
-    if known is None or known.class_names == tuple(class_names) or len(known.class_names) != len(class_names):
-        return []
-    own = network.state_dict()
-    # torchvision's networks end with theirs; ours make their layers later
-    names = ["head.weight", "head.bias"] if isinstance(network, PSViT) else list(own)[-2:]
-    head = [name for name in names if name in tensors and len(own[name]) == len(class_names)]
-    if set(known.class_names) != set(class_names) and adapt:
-        tensors |= {name: own[name] for name in head}
-        return ["a new head for classes of other names"]
-    places = known.places(class_names, str(path))
-    tensors |= {name: tensors[name][places] for name in head}
-    return ["classes ordered as the data's"]
 
 
 def _patch_grid(path: Path, patches: int) -> Grid | None:

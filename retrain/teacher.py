@@ -27,10 +27,9 @@ from psvit.archfile import load_arch
 from psvit.data.data import Data
 from psvit.data.transforms import Normalize, Size
 from psvit.flops import count_flops
-from psvit.interface import Interface
 from psvit.retrain.config import DistillConfig
-from psvit.retrain.fit import known_interface, load_trained
-from psvit.weights import load_tensors, read_interface, read_tensors
+from psvit.retrain.fit import load_trained
+from psvit.weights import load_tensors, read_tensors
 
 DEIT_ALPHA = {"hard": 0.5, "soft": 0.1}
 
@@ -71,21 +70,11 @@ class Teacher:
         own: the normalisation that it was trained with.
         size: (height, width) that images are resized to for it; None takes them as they come.
         flops: multiply-adds of its forward pass of an image.
-        places: (C,) its output of each class of the student; None where they are in one order.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        theirs: Normalize,
-        own: Normalize,
-        size: Size | None,
-        flops: int,
-        places: Sequence[int] | None = None,
-    ) -> None:
+    def __init__(self, network: nn.Module, theirs: Normalize, own: Normalize, size: Size | None, flops: int) -> None:
         self.network = network.eval().requires_grad_(False)
         self.size, self.flops = size, flops
-        self._places = None if places is None else torch.tensor(places)
         (mean, std), (own_mean, own_std) = ((torch.tensor(each.mean), torch.tensor(each.std)) for each in (theirs, own))
         # ((x std + mean) - own mean) / own std; mixed images stay mixed, since the map is affine
         self._scale = (std / own_std).view(3, 1, 1)
@@ -99,7 +88,6 @@ class Teacher:
         if compiled:
             self.network.compile()
         self._scale, self._shift = self._scale.to(device), self._shift.to(device)
-        self._places = None if self._places is None else self._places.to(device)
         return self
 
     def see(self, images: Tensor) -> Tensor:
@@ -121,7 +109,7 @@ class Teacher:
     def __call__(self, images: Tensor) -> Tensor:
         """The student's images (B, 3, H, W) -> the teacher's logits (B, C), in the autocast around this call."""
         logits: Tensor = self.network(self.see(images))
-        return logits if self._places is None else logits[:, self._places]
+        return logits
 
 
 def load_teacher(config: DistillConfig, data: Data, size: Size) -> Teacher:
@@ -147,21 +135,7 @@ def load_teacher(config: DistillConfig, data: Data, size: Size) -> Teacher:
     resized, classes = _try(network, size, blueprint.size, config.teacher)
     _same_classes(config.teacher, classes, data)
     flops = count_flops(network, torch.zeros(1, 3, *(blueprint.size if resized else size)))
-    own, places = blueprint.normalize, None
-    if (known := _known_interface(config)) is not None:
-        own = Normalize(known.preprocessing.mean, known.preprocessing.std)
-        places = known.places(data.class_names, f"the teacher {config.teacher}")
-    return Teacher(network, data.normalize, own, blueprint.size if resized else None, flops, places)
-
-
-def _known_interface(config: DistillConfig) -> Interface | None:
-    """What the teacher's weights know, where they are a file of ours."""
-    assert config.teacher is not None
-    arch = Path(config.teacher)
-    weights = Path(config.weights) if config.weights is not None else arch.parent / "model.safetensors"
-    if weights.suffix != ".safetensors" or not weights.is_file():
-        return None
-    return known_interface(load_arch(arch), weights) if arch.is_file() else read_interface(weights)
+    return Teacher(network, data.normalize, blueprint.normalize, blueprint.size if resized else None, flops)
 
 
 @dataclass(frozen=True)

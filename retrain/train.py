@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from psvit.retrain.teacher import Teacher, distillation_loss, load_teacher
 from psvit.run.files import sha256
 from psvit.run.random import seed_of
 from psvit.units import format_quantity
-from psvit.weights import read_interface
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,7 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     identity: dict[str, Any] = {"command": "retrain", **network.about()}
     flops, notes = float(network.cost.flops), []
     if config.start is not None:
-        start = Path(config.start)
-        notes.append(start_from(start, model, network.classes, config.adapt, data.class_names))
-        if known := read_interface(start):
-            data = data.normalized_as(known.preprocessing)
+        notes.append(start_from(Path(config.start), model, network.classes, config.adapt))
         identity["start_sha256"] = sha256(Path(config.start))
     teacher = None
     if config.distill.teacher is not None:
@@ -113,10 +109,7 @@ def _conclude(
     trained: Trained, config: RetrainConfig, network: Network, data: Data, device: torch.device, folder: Path
 ) -> RetrainResult:
     """Write what was made, and test it: the weights and, beside them, their moving average where there is one."""
-    interface = data.interface(network.image_size)
-    if isinstance(network, ArchFile):
-        network = replace(network, interface=interface)
-    models = save_trained(folder, trained, network, {**network.about(), **interface.to_json()})
+    models = save_trained(folder, trained, network, network.about())
     if isinstance(network, ArchFile):
         draw_architecture(network.spec, network.architecture, folder / "architecture.png", f"{network.name}, retrained")
     metrics, *ema = measure_networks(

@@ -16,7 +16,6 @@ from psvit.archfile import ArchFile, save_arch
 from psvit.draw import draw_architecture
 from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
-from psvit.interface import Interface
 from psvit.run.folder import RunFolder
 from psvit.run.random import seed_of
 from psvit.run.signals import Stopped, StopSignals
@@ -91,8 +90,7 @@ def search(config: SearchRunConfig) -> SearchResult | None:
             evaluator.follow()
             return None
         with evaluator, RunFolder(Path(config.out), asdict(config)) as run:
-            interface = data.interface(trained.space.spec.image_size)
-            return _Search(config, trained, evaluator, shares, signals, run.path, device, interface)()
+            return _Search(config, trained, evaluator, shares, signals, run.path, device)()
 
 
 class _Search:
@@ -107,7 +105,6 @@ class _Search:
         signals: StopSignals,
         folder: Path,
         device: torch.device,
-        interface: Interface,
     ) -> None:
         settings, space = config.search, trained.space
         table = latency_table(settings.latency, space, device, folder) if settings.budget.latency else None
@@ -127,7 +124,7 @@ class _Search:
             searcher=settings.searcher,
             budget=budget,
         )
-        self.failed, self.interface = 0, interface
+        self.failed = 0
 
     def __call__(self) -> SearchResult:
         budget = self.record.budget
@@ -254,7 +251,7 @@ class _Search:
     def _write_winner(self, history: History, best: Trial, claims: Claims) -> None:
         """``arch.json`` and ``result.json``."""
         provenance = self.record.provenance(best.architecture, best.top1, best.loss, len(history))
-        save_arch(self.folder / "arch.json", ArchFile(self.space.spec, best.architecture, provenance, self.interface))
+        save_arch(self.folder / "arch.json", ArchFile(self.space.spec, best.architecture, provenance))
         SearchRecord(
             layers=str(best.architecture),
             flops=best.flops,

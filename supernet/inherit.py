@@ -79,7 +79,6 @@ def inherit_weights(config: InheritConfig) -> Path:
     trained.space.check(arch.architecture)
     path = CellPath.canonical(arch.architecture, trained.space.cells)
     about = {"network": asdict(arch.spec), "architecture": str(arch.architecture), "path": str(path)}
-    about |= arch.interface.to_json() if arch.interface else {}
     save = Path(config.save)
     save_weights(save, inherit(trained.load(), path), {**about, "supernet_sha256": trained.sha256})
     print(f"wrote {save}, the weights that {arch.architecture} inherits from {trained.path} on path {path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,7 @@ from psvit.data.images import Dataset, Images
 from psvit.data.loading import Batch, load
 from psvit.data.plan import Plan
 from psvit.data.splits import Integers, stratified_split
-from psvit.data.transforms import EvalTransform, Normalize, TrainTransform, score_as
-from psvit.interface import Interface, Preprocessing
+from psvit.data.transforms import EvalTransform, Normalize, TrainTransform
 
 SPLITS = ("train", "search", "train+search", "test")
 
@@ -54,8 +52,6 @@ class Data:
         self.class_names = dataset.class_names
         self._dataset = dataset
         self.normalize = Normalize(dataset.mean, dataset.std)
-        self._known: Preprocessing | None = None  # of the weights that look at it
-        self._places: Integers | None = None  # the weights' class of each class of the dataset
 
     @property
     def classes(self) -> int:
@@ -69,35 +65,10 @@ class Data:
             return parse_image_size(self.config.image_size)
         return self._dataset.image_size
 
-    def interface(self, image_size: tuple[int, int]) -> Interface:
-        """What weights that are trained on it at a size, (height, width), know of it."""
-        dataset = self._dataset
-        own = score_as(self.normalize.mean, self.normalize.std, dataset.photographs, image_size)
-        return Interface(self.class_names, self._known or own)
-
-    def seen_by(self, interface: Interface, subject: str) -> Data:
-        """The same data as trained weights see it: prepared their way, with their classes in their order.
-
-        Args:
-            subject: what the weights are called in the message.
-
-        Raises:
-            ValueError: it has classes that the weights do not know.
-        """
-        seen = self.normalized_as(interface.preprocessing)
-        seen._known, seen.class_names = interface.preprocessing, interface.class_names
-        seen._places = np.array(interface.places(self.class_names, subject), np.int64)
-        return seen
-
-    def normalized_as(self, preprocessing: Preprocessing) -> Data:
-        """The same data with the mean and standard deviation that weights know, to train them on."""
-        seen = copy.copy(self)
-        seen.normalize = Normalize(preprocessing.mean, preprocessing.std)
-        return seen
-
-    def eval_transform(self, image_size: tuple[int, int]) -> EvalTransform:
-        """What is done to its images where they are scored."""
-        return EvalTransform(image_size, self.interface(image_size).preprocessing)
+    @property
+    def photographs(self) -> bool:
+        """Whether its images are pictures whose margin may be cut off to look at the middle."""
+        return self._dataset.photographs
 
     @cached_property
     def _test(self) -> tuple[Images, Integers]:
@@ -142,8 +113,7 @@ class Data:
     def labels(self, split: str) -> Integers:
         """(n,) label of each image of a split."""
         images, indices = self._part(split)
-        labels = images.labels[indices]
-        return labels if self._places is None else self._places[labels]
+        return images.labels[indices]
 
     def image(self, split: str, index: int) -> Tensor:
         """An image of a split as it lies on the disk, uint8 (3, height, width); for pictures."""
@@ -200,12 +170,10 @@ class Data:
             ValueError: an image cannot be read; none is skipped here.
         """
         images, indices = self._part(split)
-        transform = self.eval_transform(image_size)
+        transform = EvalTransform(image_size, self._dataset.photographs)
         keys = (indices[list(numbers)].tolist() for numbers in batches)
         pin = torch.cuda.is_available()
-        return load(
-            _EvalBatches(images, transform, self.config.corrupt == "skip", self._places), keys, self.config.workers, pin
-        )
+        return load(_EvalBatches(images, transform, self.config.corrupt == "skip"), keys, self.config.workers, pin)
 
 
 @dataclass(frozen=True)
@@ -215,7 +183,6 @@ class _EvalBatches(TorchDataset[Batch | ValueError]):
     images: Images
     transform: EvalTransform
     skip: bool
-    places: Integers | None
 
     def __getitem__(self, key: list[int]) -> Batch | ValueError:
         try:
@@ -224,7 +191,4 @@ class _EvalBatches(TorchDataset[Batch | ValueError]):
             why = ". data.corrupt=skip is for training: a score without this image would not be of the recorded split"
             return ValueError(f"{error}{why if self.skip else ''}")
         aspects = None if self.images.aspects is None else self.images.aspects[key].tolist()
-        labels = self.images.labels[key]
-        return self.transform(pictures, aspects), torch.from_numpy(
-            labels if self.places is None else self.places[labels]
-        )
+        return self.transform(pictures, aspects), torch.from_numpy(self.images.labels[key])

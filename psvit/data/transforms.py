@@ -24,7 +24,6 @@ from torchvision.transforms.v2 import functional as F
 from psvit.data.config import AugmentConfig
 from psvit.data.randaugment import Floats, color_jitter, flip, randaugment
 from psvit.data.warp import send, warp
-from psvit.interface import Preprocessing
 from psvit.run.random import numpy_rng
 
 Size = tuple[int, int]
@@ -62,10 +61,14 @@ class Normalize:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """What is done to an image that is scored: resized, and of a large photograph the middle cut out."""
+    """What is done to an image that is scored: resized, and of a large photograph the middle cut out.
+
+    Photographs seen at 64 pixels or more are resized, keeping their shape, to cover ``size`` / 0.875, of which the
+    middle is cut out; all other images are resized to ``size``.
+    """
 
     size: Size
-    preprocessing: Preprocessing
+    photographs: bool
 
     def __call__(self, images: Sequence[Tensor], aspects: Sequence[float] | None = None) -> Tensor:
         """uint8 images of any sizes to uint8 (n, 3, *size).
@@ -76,32 +79,20 @@ class EvalTransform:
         return torch.stack([self._resize(image, aspects[i] if aspects else None) for i, image in enumerate(images)])
 
     def _resize(self, image: Tensor, aspect: float | None) -> Tensor:
-        how = self.preprocessing
-        if how.resize == "squeeze":
-            return _resize(image, self.size, how.interpolation)
+        if not self.photographs or min(self.size) < EVAL_CROP_FROM:
+            return _resize(image, self.size)
         height, width = image.shape[1:] if aspect is None else (1.0, aspect)
-        rows, columns = (round(side / how.crop) for side in self.size)
+        rows, columns = (round(side / EVAL_CROP) for side in self.size)
         if height * columns > width * rows:  # too tall: it is the width that must fit
             rows = int(height * columns / width)
         else:
             columns = int(width * rows / height)
-        cropped: Tensor = F.center_crop(_resize(image, (rows, columns), how.interpolation), list(self.size))
+        cropped: Tensor = F.center_crop(_resize(image, (rows, columns)), list(self.size))
         return cropped
 
 
-def score_as(mean: Colour, std: Colour, photographs: bool, size: Size) -> Preprocessing:
-    """How images of a dataset are prepared where no weights know better.
-
-    Photographs seen at 64 pixels or more are resized, keeping their shape, to cover ``size`` / 0.875, of which the
-    middle is cut out; all other images are resized to ``size``.
-    """
-    if photographs and min(size) >= EVAL_CROP_FROM:
-        return Preprocessing(mean, std, "cover", EVAL_CROP)
-    return Preprocessing(mean, std)
-
-
-def _resize(image: Tensor, size: Size, interpolation: str = "bicubic") -> Tensor:
-    resized: Tensor = F.resize(image, list(size), interpolation=InterpolationMode(interpolation), antialias=True)
+def _resize(image: Tensor, size: Size) -> Tensor:
+    resized: Tensor = F.resize(image, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
     return resized
 
 

@@ -112,11 +112,8 @@ def read_object(path: Path) -> dict[str, Any]:
     return document
 
 
-def check_format(document: Any, name: str, version: int, where: str = "$", oldest: int | None = None) -> None:
+def check_format(document: Any, name: str, version: int, where: str = "$") -> None:
     """Refuse an object of another format, or of a version that this program does not read.
-
-    Args:
-        oldest: version that is still read; None reads ``version`` alone.
 
     Raises:
         NewerVersion: a newer psvit-search wrote it.
@@ -129,7 +126,7 @@ def check_format(document: Any, name: str, version: int, where: str = "$", oldes
     if document["format"] != name:
         raise ValueError(f'{where}.format: is {shown(document["format"])}; it must be "{name}"')
     found = document["version"]
-    if isinstance(found, bool) or not isinstance(found, int) or found < (oldest or version):
+    if isinstance(found, bool) or not isinstance(found, int) or found < version:
         raise ValueError(f"{where}.version: is {shown(found)}; this program reads version {version}")
     if found > version:
         raise NewerVersion(f"{where}.version: is {found}; this program reads version {version}: update psvit-search")

@@ -11,8 +11,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from psvit.data.config import AugmentConfig
-from psvit.data.transforms import EvalTransform, Normalize, TrainTransform, mix, score_as, uniforms
-from psvit.interface import Preprocessing
+from psvit.data.transforms import EvalTransform, Normalize, TrainTransform, mix, uniforms
 from psvit.run.random import seed_of
 
 PLAIN = Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -42,14 +41,14 @@ def test_normalize_is_torchvisions() -> None:
 def test_photographs_are_scored_as_is_the_custom(height: int, width: int) -> None:
     custom = v2.Compose([v2.Resize(256, InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(224)])
     image = picture(height, width)
-    seen = PLAIN(EvalTransform((224, 224), scored(True, (224, 224)))([image]))
+    seen = PLAIN(EvalTransform((224, 224), photographs=True)([image]))
     torch.testing.assert_close(seen[0], custom(image).float() / 255)
 
 
 def test_scoring_at_rectangular_sizes_keeps_the_shape_of_a_photograph() -> None:
     row, column = torch.meshgrid(torch.arange(320), torch.arange(640), indexing="ij")
     disk = ((row - 160) ** 2 + (column - 320) ** 2 < 60**2).expand(3, -1, -1).to(torch.uint8) * 255
-    seen = PLAIN(EvalTransform((112, 168), scored(True, (112, 168)))([disk]))
+    seen = PLAIN(EvalTransform((112, 168), photographs=True)([disk]))
     assert seen.shape == (1, 3, 112, 168)
     inside = seen[0, 0] > 0.5
     tall, wide = inside.any(1).sum().item(), inside.any(0).sum().item()
@@ -61,11 +60,7 @@ def test_scoring_at_rectangular_sizes_keeps_the_shape_of_a_photograph() -> None:
 def test_other_images_are_scored_whole(photographs: bool, size: tuple[int, int]) -> None:
     image = picture(50, 60)
     expected = F.resize(image, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
-    assert torch.equal(EvalTransform(size, scored(photographs, size))([image])[0], expected)
-
-
-def scored(photographs: bool, size: tuple[int, int]) -> Preprocessing:
-    return score_as((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), photographs, size)
+    assert torch.equal(EvalTransform(size, photographs)([image])[0], expected)
 
 
 def transform(size: tuple[int, int], **changes: object) -> TrainTransform:
