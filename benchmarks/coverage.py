@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from psvit.intervals import Estimate
 from psvit.search.crossfit import (
-    Estimate,
     FoldSums,
     assign_folds,
     cross_fitted_difference,

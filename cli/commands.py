@@ -359,6 +359,27 @@ _COMMANDS = (
         },
     ),
     Command(
+        name="finals",
+        summary="train the best that a search cannot tell apart, and drop half each round",
+        about="The search's winner and the best of those that cannot be told from it are trained alone on the training "
+        "images, shortly at first; on images that did not rank them the better half goes on and is trained anew, twice "
+        "as long, until one is left. Random architectures of its cost are trained as long, and it says what the "
+        "winner is ahead of them, what all that cost and what it changed. Writes arch.json (the winner) and "
+        "final.json, and adds the final to the search's report.html. The recipe is that of digits unless you name "
+        "another. Run again, it resumes where it stopped.",
+        task="psvit.search.finals:finals",
+        schema="psvit.search.config:FinalsConfig",
+        flags=(Flag("--keep", "keep", "N"), Flag("--epochs", "recipe.epochs", "N"), _SUPERNET, _OUT),
+        settings="control init max_networks max_epochs jobs recipe.batch_size recipe.lr recipe.precision data_root "
+        "workers seed device",
+        examples={
+            "of the search of the first example of run": "psvit-search finals runs/default/exhaustive-5M --keep 16",
+            "shorter, from the supernet's weights": "psvit-search finals runs/default/exhaustive-5M --keep 8 "
+            "--epochs 20 init=inherit",
+        },
+        argument=_RUN,
+    ),
+    Command(
         name="latency",
         summary="how long the networks of a space take on this machine, layer by layer",
         about="Measures forward passes, so that a search can take a budget such as --latency 2ms: a time per basic and "

@@ -44,7 +44,9 @@ def evaluate_detector(config: DetectEvaluateConfig) -> Precision:
     return scores
 
 
-def about_detector(network: Network, config: DetectTrainConfig, class_names: tuple[str, ...]) -> dict[str, Any]:
+def about_detector(
+    network: Network, config: DetectTrainConfig, class_names: tuple[str, ...], detector: Detector
+) -> dict[str, Any]:
     """What the header of a detector's weights says: all that :func:`load_detector` needs."""
     return {
         **network.about(),
@@ -54,6 +56,8 @@ def about_detector(network: Network, config: DetectTrainConfig, class_names: tup
             "min_size": max(config.recipe.min_sizes),
             "max_size": config.recipe.max_size,
             "frozen": config.start is not None,
+            "mean": list(detector.transform.image_mean),
+            "std": list(detector.transform.image_std),
         },
     }
 
@@ -72,7 +76,8 @@ def load_detector(network: Network, weights: Path) -> tuple[Detector, tuple[str,
     sizes, class_names = about["detector"], tuple(about["class_names"])
     heads = HeadConfig(**sizes["heads"])
     backbone = make_backbone(network, heads.fpn_channels, frozen=sizes["frozen"])
-    detector = Detector(backbone, len(class_names), heads, sizes["min_size"], sizes["max_size"])
+    colours = {key: sizes[key] for key in ("mean", "std") if key in sizes}  # older files have none
+    detector = Detector(backbone, len(class_names), heads, sizes["min_size"], sizes["max_size"], **colours)
     load_weights(weights, detector)
     return detector, class_names
 

@@ -19,13 +19,14 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
+from psvit.data.images import IMAGENET_MEAN, IMAGENET_STD
 from psvit.detection.backbone import PyramidBackbone, make_backbone
 from psvit.detection.config import DetectRecipe, HeadConfig
 from psvit.model import PSViT
 from psvit.networks import Network
+from psvit.weights import read_trained_on
 
 Target = dict[str, Any]
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in training the classifiers
 _RATIOS = (0.5, 1.0, 2.0)  # height / width of anchors
 
 
@@ -44,6 +45,7 @@ class Detector(MaskRCNN):  # type: ignore[misc]  # torchvision has no types
         heads: sizes.
         min_size, max_size: pixels of an image's shorter side, and of its longer side at most.
         box_samples: proposals an image that the box head learns from.
+        mean, std: of the images that the backbone has learned from.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class Detector(MaskRCNN):  # type: ignore[misc]  # torchvision has no types
         min_size: int,
         max_size: int,
         box_samples: int = 512,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         channels, strides = heads.fpn_channels, _strides(backbone)
         lateral = strides[: int(backbone.lateral_levels)]  # type: ignore[arg-type]
@@ -73,7 +77,9 @@ class Detector(MaskRCNN):  # type: ignore[misc]  # torchvision has no types
             mask_predictor=MaskRCNNPredictor(heads.mask_width, heads.mask_width, classes + 1),
         )
         coarsest = lateral[-1]  # a level above it is every second value, at any size
-        self.transform = _Transform(min_size, max_size, MEAN, STD, size_divisible=coarsest * math.ceil(32 / coarsest))
+        self.transform = _Transform(
+            min_size, max_size, [*mean], [*std], size_divisible=coarsest * math.ceil(32 / coarsest)
+        )
         for answers in (self.rpn.head, self.roi_heads.box_predictor, self.roi_heads.mask_predictor):
             answers.register_forward_hook(_in_float32)
 
@@ -131,7 +137,9 @@ def make_detector(
             f"recipe.min_sizes={recipe.min_sizes}: {smallest} px is less than a patch of {network.name}, {patch} px; "
             "use larger images"
         )
-    return Detector(backbone, classes, heads, max(recipe.min_sizes), recipe.max_size, recipe.box_samples)
+    known = None if start is None else read_trained_on(start)
+    colours = (IMAGENET_MEAN, IMAGENET_STD) if known is None else (known.preprocessing.mean, known.preprocessing.std)
+    return Detector(backbone, classes, heads, max(recipe.min_sizes), recipe.max_size, recipe.box_samples, *colours)
 
 
 def _strides(backbone: nn.Module) -> tuple[int, ...]:

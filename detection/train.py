@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from psvit.detection.evaluate import about_detector, measure, table
 from psvit.detection.feed import DetectionFeed, Target
 from psvit.detection.metrics import Precision
 from psvit.detection.model import Detector, make_detector
+from psvit.detection.record import detection_record
 from psvit.engine.loop import Task, Trained, Validate, train
 from psvit.engine.runtime import Runtime
 from psvit.networks import Network
@@ -58,12 +60,15 @@ def train_detector(config: DetectTrainConfig) -> DetectResult:
     torch.manual_seed(seed_of(config.seed, "weights"))
     start = None if config.start is None else Path(config.start)
     detector = make_detector(network, len(images.class_names), config.heads, recipe, start)
-    identity: dict[str, Any] = {"command": "detect train", **about_detector(network, config, images.class_names)}
+    identity: dict[str, Any] = {
+        "command": "detect train",
+        **about_detector(network, config, images.class_names, detector),
+    }
     if start is not None:
         identity["start_sha256"] = sha256(start)
     feed = DetectionFeed(images, config.data.workers, recipe, runtime)
     task = Task(feed, sum_of_losses, identity, watch_precision(config, val, runtime.device) if config.watch else None)
-    with runtime.open(config) as run:
+    with runtime.open(config, partial(detection_record, config.data, images, val)) as run:
         main = runtime.processes.main
         if main and not (run.path / "checkpoint.pt").exists():
             begins = "random weights" if start is None else str(start)
@@ -105,7 +110,9 @@ def _conclude(
         data: the images that it has learned from, and those to score it on.
     """
     (images, val), recipe = data, config.recipe
-    detector, *_ = save_trained(folder, trained, network, about_detector(network, config, images.class_names))
+    assert isinstance(trained.model, Detector)
+    about = about_detector(network, config, images.class_names, trained.model)
+    detector, *_ = save_trained(folder, trained, network, about)
     assert isinstance(detector, Detector)
     scores = measure(detector, val, device, recipe.precision, config.data.workers, folder / "detections.png")
     record = DetectRecord(

@@ -27,7 +27,8 @@ from psvit.explain.gradcam import Array, captum_attr, check_supported, grad_cam,
 from psvit.explain.plots import Seen, draw_attention, draw_gradcam, draw_heads, draw_tokens
 from psvit.explain.similarity import images_at_once, measure
 from psvit.model import PSViT
-from psvit.retrain.fit import load_trained, open_network
+from psvit.networks import find_network
+from psvit.retrain.fit import open_trained
 from psvit.run.files import write_text
 from psvit.zoo import SPACES
 
@@ -57,7 +58,7 @@ def explain(config: ExplainConfig) -> Path:
         raise ValueError(f"the split {config.split} has {len(order)} image; explain compares images and needs 2")
     shown = Shown.of(config, data, order[:_PICTURED])
     findings = [
-        Finding(subject, _similarity(subject, data, config.split, order, device), _see(subject, shown, data, device))
+        Finding(subject, _similarity(subject, config.split, order, device), _see(subject, shown, device))
         for subject in subjects
     ]
 
@@ -86,16 +87,17 @@ def _open(text: str, weights: str, data: Data, device: torch.device, other: str 
     Args:
         other: the title of the network that it stands beside.
     """
-    network = open_network(text, data)
     with torch.device("meta"):  # no memory and no time: its class alone is looked at
-        check_supported(network.build(), text)
+        check_supported(find_network(text).build(), text)
+    trained = open_trained(text, Path(weights), data)
+    network = trained.network
     title = network.name or "network"
     if isinstance(network, ArchFile) and network.spec.name in SPACES:
         title += f" {network.architecture}"
     if title == other:
         title += " (versus)"
-    module = load_trained(network, Path(weights)).to(device)
-    return Subject(title, _VERSUS if other else "", network, Path(weights), module)
+    module = trained.module.to(device)
+    return Subject(title, _VERSUS if other else "", network, Path(weights), module, trained.data)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,6 @@ class Shown:
 
     captions: Sequence[str]
     true: Sequence[str | None]
-    _data: Data
     _split: str
     _chosen: Integers
     _given: Sequence[Tensor]
@@ -124,21 +125,25 @@ class Shown:
         if config.pictures:
             given = [read_image(Path(path).expanduser()) for path in config.pictures]
             captions = [Path(path).name for path in config.pictures]
-            return cls(captions, [None] * len(given), data, config.split, chosen, given)
+            return cls(captions, [None] * len(given), config.split, chosen, given)
         labels = data.labels(config.split)[chosen]
         captions = [f"{config.split} image {index}" for index in chosen]
-        return cls(captions, [data.class_names[label] for label in labels], data, config.split, chosen, [])
+        return cls(captions, [data.class_names[label] for label in labels], config.split, chosen, [])
 
-    def pixels(self, size: tuple[int, int]) -> Tensor:
-        """As a network of this image size sees them: uint8 (n, 3, *size)."""
+    def pixels(self, size: tuple[int, int], data: Data) -> Tensor:
+        """As a network of this image size sees them: uint8 (n, 3, *size).
+
+        Args:
+            data: as the network sees them.
+        """
         if self._given:
-            return EvalTransform(size, self._data.photographs)(self._given)
-        return next(self._data.pixel_batches(self._split, size, [self._chosen.tolist()]))[0]
+            return EvalTransform(size, data.preprocessing(size))(self._given)
+        return next(data.pixel_batches(self._split, size, [self._chosen.tolist()]))[0]
 
 
-def _similarity(subject: Subject, data: Data, split: str, order: Integers, device: torch.device) -> Similarity | None:
+def _similarity(subject: Subject, split: str, order: Integers, device: torch.device) -> Similarity | None:
     """The similarity over the images of an order; None for a network without attention maps of ours."""
-    network, module = subject.network, subject.module
+    network, module, data = subject.network, subject.module, subject.data
     if not isinstance(module, PSViT) or not isinstance(network, ArchFile):
         return None
     at_once = images_at_once(network.spec, network.architecture)
@@ -151,10 +156,10 @@ def _similarity(subject: Subject, data: Data, split: str, order: Integers, devic
     return Similarity(*measure(module, batches()))
 
 
-def _see(subject: Subject, shown: Shown, data: Data, device: torch.device) -> Seen:
+def _see(subject: Subject, shown: Shown, device: torch.device) -> Seen:
     """Grad-CAM of the images that are shown."""
-    size = subject.network.image_size
-    pixels = shown.pixels(size)
+    size, data = subject.network.image_size, subject.data
+    pixels = shown.pixels(size, data)
     parts = [grad_cam(subject.module, data.normalize(part.to(device))) for part in torch.split(pixels, _AT_ONCE)]
     logits = torch.cat([logits for logits, _ in parts])
     maps = np.concatenate([maps for _, maps in parts])

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from psvit.data.data import Data
 from psvit.explain.plots import Seen
 from psvit.explain.similarity import MapSimilarity, TokenSimilarity, match_heads
 from psvit.networks import Network
@@ -29,6 +30,7 @@ class Subject:
         ending: of the names of its pictures.
         weights: the file that its weights are from.
         module: on the device, in eval mode.
+        data: as the weights are to see them.
     """
 
     title: str
@@ -36,6 +38,7 @@ class Subject:
     network: Network
     weights: Path
     module: nn.Module
+    data: Data
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """arch.json: a network on file. It alone is enough to build, cost and retrain the network; it holds no code. No torch.
 
-UTF-8 JSON, ``"format": "psvit-arch"``, ``"version": 1``: the dimensions, the layers per stage, their FLOPs and
-parameters (checked against the shapes on loading) and, for a searched network, where it came from.
+UTF-8 JSON, ``"format": "psvit-arch"``, ``"version": 2``: the dimensions, the layers per stage, their FLOPs and
+parameters (checked against the shapes on loading), what it was searched or trained on (names of its classes and the
+preprocessing of its images; version 1 has none of this) and, for a searched network, where it came from.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from psvit.arch import BASIC, LAYER_LETTERS, LAYER_NAMES, SHARING, Architecture, CellPath, NetworkSpec
 from psvit.cost import Cost, network_cost
+from psvit.preprocessing import TrainedOn
 from psvit.run.files import write_text
 from psvit.run.records import check_format, read_object, require, require_object
 from psvit.zoo import NETWORKS, SPACES
@@ -21,7 +23,7 @@ from psvit.zoo import NETWORKS, SPACES
 if TYPE_CHECKING:
     from psvit.model import PSViT
 
-FORMAT, VERSION = "psvit-arch", 1
+FORMAT, VERSION, OLDEST = "psvit-arch", 2, 1
 
 # where an architecture came from: key -> type of its value
 _ORIGIN: dict[str, type] = {
@@ -44,12 +46,14 @@ class ArchFile:
     Attributes:
         spec: the dimensions.
         architecture: the layers of each stage.
-        origin: where it came from, plain JSON values; None for a network that was not searched.
+        provenance: where it came from, plain JSON values; None for a network that was not searched.
+        trained_on: names of its classes and preprocessing of its images, once it has met data.
     """
 
     spec: NetworkSpec
     architecture: Architecture
     provenance: dict[str, Any] | None = None
+    trained_on: TrainedOn | None = None
 
     @property
     def name(self) -> str:
@@ -79,11 +83,18 @@ class ArchFile:
 
     def for_data(self, classes: int, image_size: tuple[int, int] | None) -> ArchFile:
         """The same network for other classes and, unless None, another image size."""
-        return replace(self, spec=self.spec.for_data(classes, image_size))
+        spec = self.spec.for_data(classes, image_size)
+        return self if spec == self.spec else replace(self, spec=spec, trained_on=None)
+
+    def meets(self, trained_on: TrainedOn) -> ArchFile:
+        """The same network, with what it is trained on; the number of classes is its own."""
+        assert len(trained_on.class_names) == self.classes
+        return replace(self, trained_on=trained_on)
 
     def about(self) -> dict[str, Any]:
         """What it is, as plain values: for the header of its weights and for checkpoints."""
-        return {"network": asdict(self.spec), "architecture": str(self.architecture)}
+        about: dict[str, Any] = {"network": asdict(self.spec), "architecture": str(self.architecture)}
+        return about if self.trained_on is None else about | {"trained_on": self.trained_on.to_json()}
 
 
 def save_arch(path: Path, arch: ArchFile) -> None:
@@ -96,6 +107,7 @@ def save_arch(path: Path, arch: ArchFile) -> None:
         "stages": [[LAYER_NAMES[letter] for letter in letters] for letters in arch.architecture.stages],
         "flops": cost.flops,
         "params": cost.params,
+        "trained_on": None if arch.trained_on is None else arch.trained_on.to_json(),
         "origin": arch.provenance,
     }
     write_text(path, json.dumps(document, indent=2) + "\n")
@@ -117,9 +129,10 @@ def load_arch(path: Path) -> ArchFile:
 
 
 def _parse(document: Any) -> ArchFile:
+    check_format(document, FORMAT, VERSION, oldest=OLDEST)
     known = {"format", "version", "network", "stages", "flops", "params", "origin"}
-    check_format(document, FORMAT, VERSION)
-    require_object(document, "$", known, required=known - {"origin"})
+    known |= {"trained_on"} if document["version"] > 1 else set()
+    require_object(document, "$", known, required=known - {"origin", "trained_on"})
     spec = parse_network(document["network"])
     architecture = _parse_stages(document["stages"])
     if len(architecture.stages) != spec.stages:
@@ -136,7 +149,18 @@ def _parse(document: Any) -> ArchFile:
             require(value, _ORIGIN[key], f"$.origin.{key}")
         if "path" in provenance:
             _check_path(provenance["path"], architecture)
-    return ArchFile(spec, architecture, provenance)
+    return ArchFile(spec, architecture, provenance, _parse_trained_on(document.get("trained_on"), spec))
+
+
+def _parse_trained_on(value: Any, spec: NetworkSpec) -> TrainedOn | None:
+    if value is None:
+        return None
+    trained_on = TrainedOn.from_json(value, "$.trained_on")
+    if len(trained_on.class_names) != spec.classes:
+        raise ValueError(
+            f"$.trained_on.class_names: names {len(trained_on.class_names)} classes, but $.network has {spec.classes}"
+        )
+    return trained_on
 
 
 def parse_network(value: Any) -> NetworkSpec:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from psvit.arch import Architecture
 from psvit.archfile import ArchFile, load_arch
 from psvit.cost import Cost
+from psvit.preprocessing import TrainedOn
 from psvit.zoo import NETWORKS, SPACES
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class Network(Protocol):
         ...
 
     @property
+    def trained_on(self) -> TrainedOn | None:
+        """Names of its classes and preprocessing of its images, once it has met data."""
+        ...
+
+    @property
     def cost(self) -> Cost:
         """FLOPs (multiply-adds an image) and parameters."""
         ...
@@ -52,6 +58,10 @@ class Network(Protocol):
 
     def for_data(self, classes: int, image_size: tuple[int, int] | None) -> Network:
         """The same network for other classes and, unless None, another image size."""
+        ...
+
+    def meets(self, trained_on: TrainedOn) -> Network:
+        """The same network, with what it is trained on; the number of classes is its own."""
         ...
 
     def about(self) -> dict[str, Any]:
@@ -70,6 +80,7 @@ class TorchvisionNetwork:
     name: str
     classes: int = 1000
     image_size: tuple[int, int] = (224, 224)
+    trained_on: TrainedOn | None = None
 
     def __post_init__(self) -> None:
         from torchvision import models
@@ -103,10 +114,17 @@ class TorchvisionNetwork:
         return Cost(flops, sum(weight.numel() for weight in network.parameters()))
 
     def for_data(self, classes: int, image_size: tuple[int, int] | None) -> Network:
-        return replace(self, classes=classes, image_size=image_size or self.image_size)
+        fitted = replace(self, classes=classes, image_size=image_size or self.image_size, trained_on=None)
+        return self if fitted == replace(self, trained_on=None) else fitted
+
+    def meets(self, trained_on: TrainedOn) -> Network:
+        assert len(trained_on.class_names) == self.classes
+        return replace(self, trained_on=trained_on)
 
     def about(self) -> dict[str, Any]:
-        return {"network": {"name": self.name, "classes": self.classes, "image_size": list(self.image_size)}}
+        about: dict[str, Any] = {"network": {"name": self.name, "classes": self.classes}}
+        about["network"]["image_size"] = list(self.image_size)
+        return about if self.trained_on is None else about | {"trained_on": self.trained_on.to_json()}
 
 
 def find_network(text: str) -> Network:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from psvit.preprocessing import TrainedOn
 from psvit.run.files import write_atomically
 
 
@@ -33,6 +34,21 @@ def read_about(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: a safetensors file, but not one that psvit-search wrote")
     content: dict[str, Any] = json.loads(about)
     return content
+
+
+def read_trained_on(path: Path) -> TrainedOn | None:
+    """What the header of a weights file says of their data; None where it does not say, or another program wrote it.
+
+    Raises:
+        ValueError: the file is missing, cut short or no safetensors file, or its header cannot be true.
+    """
+    with _open(path) as file:
+        about = (file.metadata() or {}).get("psvit")
+    found = json.loads(about).get("trained_on") if about is not None else None
+    try:
+        return None if found is None else TrainedOn.from_json(found, "trained_on")
+    except ValueError as error:
+        raise ValueError(f"{path}: header: {error}") from None
 
 
 def load_weights(path: Path, module: nn.Module) -> None:

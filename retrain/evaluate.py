@@ -15,7 +15,7 @@ from psvit.data.data import Data, open_data
 from psvit.engine.device import pick_device
 from psvit.engine.scoring import measure_all, metrics_text
 from psvit.retrain.config import EvaluateConfig
-from psvit.retrain.fit import load_trained, open_network
+from psvit.retrain.fit import open_trained
 from psvit.retrain.plots import draw_predictions
 
 _PICTURED = 48  # test images on the sheet of predictions
@@ -28,16 +28,19 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
         Name of the metric, such as ``top1`` -> its mean over the images.
 
     Raises:
-        ValueError: an unknown or faulty network, weights of another one, or data of other classes.
+        ValueError: an unknown or faulty network, weights of another one, or data of classes that it does not know.
     """
     device = pick_device(config.device)
-    data = open_data(config.data)
-    network = open_network(config.arch, data)
-    model = load_trained(network, Path(config.weights)).to(device)
+    trained = open_trained(config.arch, Path(config.weights), open_data(config.data))
     (measured,) = measure_networks(
-        [model], data, config.split, network.image_size, batch_size=config.batch_size, device=device
+        [trained.module.to(device)],
+        trained.data,
+        config.split,
+        trained.network.image_size,
+        batch_size=config.batch_size,
+        device=device,
     )
-    print(f"{config.split} {metrics_text(measured)} on {data.size(config.split):,} images")
+    print(f"{config.split} {metrics_text(measured)} on {trained.data.size(config.split):,} images")
     return measured
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from psvit.layers import Grid
 from psvit.model import PSViT, interpolate_positions
-from psvit.weights import load_tensors, read_about, read_tensors
+from psvit.weights import load_tensors, read_about, read_tensors, read_trained_on
 
 
-def start_from(path: Path, network: nn.Module, classes: int, adapt: bool) -> str:
+def start_from(
+    path: Path, network: nn.Module, classes: int, adapt: bool, class_names: tuple[str, ...] | None = None
+) -> str:
     """Load weights of this very network into it; learned positions of another image size are interpolated.
 
     Args:
         classes: outputs of the network's head.
         adapt: leave the head as it is, freshly drawn, where the file's has other classes.
+        class_names: what its outputs are to stand for; those of the file are put in this order, where they are known.
 
     Returns:
         One line that says what was done.
@@ -27,7 +30,9 @@ def start_from(path: Path, network: nn.Module, classes: int, adapt: bool) -> str
             not fit.
     """
     tensors, own = read_tensors(path), network.state_dict()
-    done = [f"starts from {path}"]
+    done, known = [f"starts from {path}"], read_trained_on(path)
+    if class_names is not None and known is not None and len(known.class_names) == classes:
+        done += _name_outputs(path, tensors, network, known.class_names, class_names, adapt)
     # the head, whatever its name: weights and biases of which only the first side, the classes, differs
     head = [
         name
@@ -53,6 +58,39 @@ def start_from(path: Path, network: nn.Module, classes: int, adapt: bool) -> str
             done.append("positions interpolated from {}x{} to {}x{} patches".format(*there, *grid))
     load_tensors(path, tensors, network)
     return "; ".join(done)
+
+
+def _name_outputs(
+    path: Path,
+    tensors: dict[str, Tensor],
+    network: nn.Module,
+    theirs: tuple[str, ...],
+    ours: tuple[str, ...],
+    adapt: bool,
+) -> list[str]:
+    """Put the outputs of the file's head in the order of our classes, or take a new head; says what was done."""
+    if theirs == ours:
+        return []
+    head = [
+        name
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d) and len(layer.weight) == len(ours)
+    ][-1]
+    parts = [name for name in (f"{head}.weight", f"{head}.bias") if name in tensors]
+    other = sorted(set(theirs) ^ set(ours))
+    if not other:
+        order = [theirs.index(name) for name in ours]
+        tensors |= {name: tensors[name][order] for name in parts}
+        return ["its outputs put in the order of the classes"]
+    if not adapt:
+        whose = "it has" if other[0] in theirs else "the data has"
+        raise ValueError(
+            f"{path}: its head knows other classes than the data, of which only {whose} {other[0]!r}; set adapt=true "
+            "to train a new head, or give the data that the weights were trained on"
+        )
+    own = network.state_dict()
+    tensors |= {name: own[name] for name in parts}
+    return ["a new head for other classes"]
 
 
 def _patch_grid(path: Path, patches: int) -> Grid | None:

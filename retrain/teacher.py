@@ -29,7 +29,7 @@ from psvit.data.transforms import Normalize, Size
 from psvit.flops import count_flops
 from psvit.retrain.config import DistillConfig
 from psvit.retrain.fit import load_trained
-from psvit.weights import load_tensors, read_tensors
+from psvit.weights import load_tensors, read_tensors, read_trained_on
 
 DEIT_ALPHA = {"hard": 0.5, "soft": 0.1}
 
@@ -70,11 +70,21 @@ class Teacher:
         own: the normalisation that it was trained with.
         size: (height, width) that images are resized to for it; None takes them as they come.
         flops: multiply-adds of its forward pass of an image.
+        order: (C,) which of its outputs each class of the student is; None: as they are.
     """
 
-    def __init__(self, network: nn.Module, theirs: Normalize, own: Normalize, size: Size | None, flops: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        theirs: Normalize,
+        own: Normalize,
+        size: Size | None,
+        flops: int,
+        order: Sequence[int] | None = None,
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.size, self.flops = size, flops
+        self._order = None if order is None else torch.tensor(order)
         (mean, std), (own_mean, own_std) = ((torch.tensor(each.mean), torch.tensor(each.std)) for each in (theirs, own))
         # ((x std + mean) - own mean) / own std; mixed images stay mixed, since the map is affine
         self._scale = (std / own_std).view(3, 1, 1)
@@ -88,6 +98,7 @@ class Teacher:
         if compiled:
             self.network.compile()
         self._scale, self._shift = self._scale.to(device), self._shift.to(device)
+        self._order = None if self._order is None else self._order.to(device)
         return self
 
     def see(self, images: Tensor) -> Tensor:
@@ -109,7 +120,7 @@ class Teacher:
     def __call__(self, images: Tensor) -> Tensor:
         """The student's images (B, 3, H, W) -> the teacher's logits (B, C), in the autocast around this call."""
         logits: Tensor = self.network(self.see(images))
-        return logits
+        return logits if self._order is None else logits[:, self._order]
 
 
 def load_teacher(config: DistillConfig, data: Data, size: Size) -> Teacher:
@@ -121,10 +132,11 @@ def load_teacher(config: DistillConfig, data: Data, size: Size) -> Teacher:
 
     Raises:
         ValueError: an unknown name, a library that is not installed, weights that cannot be had or are of another
-            network, or a teacher of other classes.
+            network, or a teacher of other classes, by number or by name.
     """
     assert config.teacher is not None
-    blueprint = _find(config.teacher, data)
+    blueprint = _find(config.teacher, config.weights, data)
+    order = None if blueprint.class_names is None else _order(config.teacher, blueprint.class_names, data)
     if config.weights is None:
         _same_classes(config.teacher, blueprint.classes, data)
         network = blueprint.pretrained()
@@ -135,7 +147,7 @@ def load_teacher(config: DistillConfig, data: Data, size: Size) -> Teacher:
     resized, classes = _try(network, size, blueprint.size, config.teacher)
     _same_classes(config.teacher, classes, data)
     flops = count_flops(network, torch.zeros(1, 3, *(blueprint.size if resized else size)))
-    return Teacher(network, data.normalize, blueprint.normalize, blueprint.size if resized else None, flops)
+    return Teacher(network, data.normalize, blueprint.normalize, blueprint.size if resized else None, flops, order)
 
 
 @dataclass(frozen=True)
@@ -147,6 +159,7 @@ class _Blueprint:
         pretrained: -> the network with the library's own weights, which are of ``classes`` classes.
         normalize: what its images are normalised by.
         size: (height, width) of the images that it was trained on.
+        class_names: what its outputs stand for; None where that is not known.
     """
 
     build: Callable[[int], nn.Module]
@@ -154,9 +167,10 @@ class _Blueprint:
     classes: int
     normalize: Normalize
     size: Size
+    class_names: tuple[str, ...] | None = None
 
 
-def _find(teacher: str, data: Data) -> _Blueprint:
+def _find(teacher: str, weights: str | None, data: Data) -> _Blueprint:
     library, colon, name = teacher.partition(":")
     if colon and library == "torchvision":
         return _of_torchvision(name)
@@ -167,7 +181,7 @@ def _find(teacher: str, data: Data) -> _Blueprint:
             f"distill.teacher is {teacher!r}, and there is no such file: write torchvision:NAME, timm:NAME, or the "
             "path of an arch.json"
         )
-    return _of_ours(Path(teacher), data)
+    return _of_ours(Path(teacher), None if weights is None else Path(weights), data)
 
 
 def _of_torchvision(name: str) -> _Blueprint:
@@ -213,15 +227,17 @@ def _of_timm(name: str) -> _Blueprint:
     )
 
 
-def _of_ours(path: Path, data: Data) -> _Blueprint:
-    arch = load_arch(path)
-
+def _of_ours(path: Path, given: Path | None, data: Data) -> _Blueprint:
+    arch, weights = load_arch(path), given or path.parent / "model.safetensors"
+    ours = weights.suffix == ".safetensors" and weights.is_file()
+    known = (read_trained_on(weights) if ours else None) or arch.trained_on
     return _Blueprint(
         build=lambda classes: arch.for_data(classes, None).build(),
-        pretrained=lambda: load_trained(arch, path.parent / "model.safetensors"),
+        pretrained=lambda: load_trained(arch, weights),
         classes=arch.spec.classes,
-        normalize=data.normalize,
+        normalize=data.normalize if known is None else Normalize(known.preprocessing.mean, known.preprocessing.std),
         size=arch.spec.image_size,
+        class_names=None if known is None else known.class_names,
     )
 
 
@@ -243,6 +259,21 @@ def _same_classes(teacher: str, classes: int, data: Data) -> None:
             f"the teacher {teacher} has {classes} classes, the data {data.config.name} {data.classes}: give "
             "distill.weights=FILE of a teacher that was trained on these classes"
         )
+
+
+def _order(teacher: str, class_names: tuple[str, ...], data: Data) -> list[int] | None:
+    """Which of the teacher's outputs each class of the data is, by name; None if they are in one order."""
+    if class_names == data.class_names:
+        return None
+    _same_classes(teacher, len(class_names), data)
+    other = sorted(set(class_names) ^ set(data.class_names))
+    if other:
+        whose = "the teacher" if other[0] in class_names else f"the data {data.config.name}"
+        raise ValueError(
+            f"the teacher {teacher} has learned other classes than the data {data.config.name}: only {whose} has "
+            f"{other[0]!r}; give a teacher that was trained on these classes"
+        )
+    return [class_names.index(name) for name in data.class_names]
 
 
 def _download(pretrained: Callable[[], nn.Module], teacher: str) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from psvit.retrain.teacher import Teacher, distillation_loss, load_teacher
 from psvit.run.files import sha256
 from psvit.run.random import seed_of
 from psvit.units import format_quantity
+from psvit.weights import read_trained_on
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     """
     runtime, recipe = Runtime.of(config), config.recipe
     data = open_data(config.data)
+    if config.start is not None and (known := read_trained_on(Path(config.start))) is not None:
+        data = data.normalized_as(known.preprocessing)
     network = fit_to_data(find_network(config.arch), data, config.adapt or not is_file(config.arch))
     torch.manual_seed(seed_of(config.seed, "weights"))
     model = network.build(recipe.drop_path)
@@ -60,7 +64,7 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     identity: dict[str, Any] = {"command": "retrain", **network.about()}
     flops, notes = float(network.cost.flops), []
     if config.start is not None:
-        notes.append(start_from(Path(config.start), model, network.classes, config.adapt))
+        notes.append(start_from(Path(config.start), model, network.classes, config.adapt, data.class_names))
         identity["start_sha256"] = sha256(Path(config.start))
     teacher = None
     if config.distill.teacher is not None:
@@ -72,7 +76,7 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     feed = Feed(data, config.split, network.image_size, recipe, runtime)
     validate = held_out_scores(config, data, network, runtime.device) if config.hold_out else None
     task = Task(feed, training_loss(recipe, teacher, config.distill), identity, validate, flops)
-    with runtime.open(config) as run:
+    with runtime.open(config, partial(data.record, test=True)) as run:
         main = runtime.processes.main
         if notes and main and not (run.path / "checkpoint.pt").exists():
             print("\n".join(notes))

@@ -16,9 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from psvit.arch import Architecture
+from psvit.intervals import Estimate
 from psvit.search.crossfit import (
     FOLDS,
-    Estimate,
     FoldSums,
     Reliability,
     assign_folds,

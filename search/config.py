@@ -12,6 +12,7 @@ from psvit.units import parse_quantity
 
 RANK_BY = ("loss", "top1")
 COSTS = ("spread", "equal")
+INITS = ("scratch", "inherit")
 
 
 @dataclass
@@ -216,6 +217,52 @@ class RankConfig(RunConfig):
         check_choice(self, COSTS, "cost")
         if self.cost == "equal" and (not self.flops or self.flops.strip().endswith("..")):
             raise ValueError("cost=equal needs the FLOPs that all shall have: --flops 1.3G, or a narrow band")
+
+
+@dataclass
+class FinalPart:
+    """What a final is, wherever it takes place.
+
+    Attributes:
+        keep: architectures that enter: the search's winner and the best of those that cannot be told from it.
+        control: random architectures of the winner's cost (within 2 %) that are trained as long, to compare it with.
+        init: weights that each training starts from: random ones (``scratch``) or the supernet's (``inherit``).
+        max_networks: trainings of all rounds together; where they do not suffice, fewer enter.
+        max_epochs: epochs of all trainings together; where they do not suffice, fewer enter.
+        jobs: networks to train at once; 0 is one per core, and on a GPU as many as fit into its memory. No effect on
+            the result.
+        recipe: training recipe of the last round. Each round before has half the epochs of the one after it.
+    """
+
+    keep: int = 16
+    control: int = 4
+    init: str = "scratch"
+    max_networks: int | None = None
+    max_epochs: int | None = None
+    jobs: int = 0
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "keep", "max_networks", "max_epochs")
+        check_at_least(self, 0, "control", "jobs")
+        check_choice(self, INITS, "init")
+
+
+@dataclass
+class FinalsConfig(FinalPart, RunConfig):
+    """Settings of ``psvit-search finals``.
+
+    Attributes:
+        run: run folder of a search.
+        supernet: run folder of ``train-supernet``; by default the one that was searched.
+        data_root: where the supernet's images are now, if they moved.
+        workers: loader processes per training; 0 loads in the main process. No effect on the result.
+    """
+
+    run: str = "???"
+    supernet: str | None = None
+    data_root: str | None = None
+    workers: int = 0
 
 
 @dataclass

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from psvit.intervals import CONFIDENCE
 from psvit.run.random import numpy_rng
-from psvit.search.crossfit import CONFIDENCE
 
 RESAMPLES = 9_999
 _PAIRS = ("inherited_top1", "inherited_loss", "standalone_top1", "standalone_loss")

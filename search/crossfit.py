@@ -19,27 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from psvit.intervals import CONFIDENCE, Estimate, t_interval
 from psvit.run.random import numpy_rng
 
 FOLDS = 6  # an even number, so that halves are whole folds
-CONFIDENCE = 0.95  # of every interval
 RELIABLE = 0.8  # reliability from which scores are said to tell architectures apart
 _HALVES = 10  # ways of cutting six folds into halves
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} ({CONFIDENCE:.0%} interval {self.low:.4f} to {self.high:.4f})"
 
 
 def assign_folds(labels: ArrayLike, seed: int, folds: int = FOLDS) -> NDArray[np.int8]:
@@ -115,7 +103,7 @@ def cross_fitted_score(values: NDArray[Any], chosen: Integers, folds: NDArray[np
     if values.dtype == bool:  # a share: Wilson's interval holds near 0 and 1, too
         low, high = wilson(fitted.mean(), len(fitted), choice)
         return Estimate(float(fitted.mean()), float(low), float(high))
-    return _interval(fitted.mean(), _images_variance(fitted, folds) + choice, len(fitted) - 1)
+    return t_interval(fitted.mean(), _images_variance(fitted, folds) + choice, len(fitted) - 1)
 
 
 def cross_fitted_gain(values: NDArray[Any], chosen: Integers, folds: NDArray[np.int8], others: Floats) -> Estimate:
@@ -138,7 +126,7 @@ def cross_fitted_gain(values: NDArray[Any], chosen: Integers, folds: NDArray[np.
     both = (residual**2).sum() / ((drawn - 1) * (images - 1)) / (drawn * images)
     of_draw = max(means.var(ddof=1) / drawn - both, 0.0)
     variance = of_images + of_draw + _choice_variance(values, chosen)
-    return _interval(difference.mean(), variance, min(drawn, images) - 1)
+    return t_interval(difference.mean(), variance, min(drawn, images) - 1)
 
 
 def cross_fitted_difference(values: Floats, first: Integers, second: Integers, folds: NDArray[np.int8]) -> Estimate:
@@ -152,7 +140,7 @@ def cross_fitted_difference(values: Floats, first: Integers, second: Integers, f
     images = len(difference)
     variance = _images_variance(difference, folds)
     choice = _choice_variance(values, first) + _choice_variance(values, second)
-    return _interval(difference.mean(), variance + choice, images - 1)
+    return t_interval(difference.mean(), variance + choice, images - 1)
 
 
 def _images_variance(difference: Floats, folds: NDArray[np.int8]) -> float:
@@ -171,13 +159,6 @@ def _choice_variance(values: NDArray[Any], chosen: Integers) -> float:
     They were chosen for being close to each other there, so that the other half, about, is the images' noise.
     """
     return float(values.mean(axis=1, dtype=np.float64)[chosen].var()) / 2
-
-
-def _interval(value: float, variance: float, freedom: int) -> Estimate:
-    from scipy.stats import t
-
-    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variance))
-    return Estimate(float(value), float(value) - half, float(value) + half)
 
 
 def wilson(top1: ArrayLike, num_images: ArrayLike, extra: float = 0.0) -> tuple[Floats, Floats]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 import psvit
 from psvit.arch import Architecture, CellPath
+from psvit.preprocessing import TrainedOn
 from psvit.run.files import append_bytes, write_text
 from psvit.run.folder import differences
 from psvit.run.records import Record
@@ -34,6 +35,7 @@ class HistoryRecord(Record):
         rank_by: what the best is best by, ``loss`` or ``top1``.
         searcher: its name; ``rank`` where :mod:`psvit.search.rank` drew the architectures.
         budget: what was allowed.
+        trained_on: what the supernet was: names of its classes and preprocessing of its images.
         equal_to: layers of the winner that these random architectures of equal cost are compared with; else None.
     """
 
@@ -49,6 +51,7 @@ class HistoryRecord(Record):
     rank_by: str
     searcher: str
     budget: Budget
+    trained_on: TrainedOn | None = None
     equal_to: str | None = None
 
     def provenance(self, architecture: Architecture, top1: float, loss: float, scored: int) -> dict[str, Any]:

@@ -310,4 +310,4 @@ def _arch_file(scored: Scored, answer: Answer) -> ArchFile:
     number = int((~scored.frame["failed"]).sum())
     found = replace(record, budget=answer.budget)
     provenance = found.provenance(architecture, float(best["top1"]), float(best["loss"]), number)
-    return ArchFile(scored.space.spec, architecture, provenance)
+    return ArchFile(scored.space.spec, architecture, provenance, record.trained_on)

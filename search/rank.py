@@ -133,7 +133,7 @@ def rank(config: RankConfig) -> RankResult:
     device = pick_device(config.device)
     record = HistoryRecord(
         rank_by="loss",
-        supernet_sha256=trained.sha256,
+        supernet_sha256=trained.sha256(),
         space=trained.space,
         search_split=trained.search_split,
         num_images=data.size("search"),

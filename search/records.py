@@ -6,6 +6,7 @@
 ``race.json``      :class:`RaceRecord`                         what a race dropped, and what that saved
 ``rank.json``      :class:`RankRecord`                         whether inherited scores predict accuracies
 ``searcher.json``  :class:`SearcherRecord`                     which searcher ``search=auto`` chose, and why
+``final.json``     :class:`FinalRecord`                        a final: its rounds, its winner, and what it is worth
 ``latency.json``   :class:`psvit.search.latency.LatencyTable`  how long networks take on one device
 =================  ==========================================  =====================================================
 
@@ -17,11 +18,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from psvit.intervals import Estimate
 from psvit.run.records import Record
 from psvit.search.claims import Claims
 from psvit.search.config import BudgetConfig
 from psvit.search.correlation import Correlations
 from psvit.search.history import HistoryRecord
+from psvit.units import format_quantity
 
 _AGAIN = "start the same search again to write it anew"
 
@@ -152,3 +155,114 @@ class SearcherRecord(Record):
     budget: BudgetConfig
     searcher: str
     why: str
+
+
+@dataclass(frozen=True)
+class FinalNetwork:
+    """A network that a final has trained.
+
+    Attributes:
+        layers: of the network.
+        flops, params: its costs.
+        loss, top1: on the images that judge its round; of the control, on those that report.
+        kept: whether it goes on.
+    """
+
+    layers: str
+    flops: int
+    params: int
+    loss: float
+    top1: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class FinalRound:
+    """A round of a final.
+
+    Attributes:
+        epochs: of each training.
+        num_images: that judge it.
+        networks: best first.
+    """
+
+    epochs: int
+    num_images: int
+    networks: tuple[FinalNetwork, ...]
+
+
+@dataclass(frozen=True)
+class FinalRecord(Record):
+    """``final.json``: a final, by successive halving.
+
+    Attributes:
+        layers, flops, params: of its winner.
+        searched: layers of the search's winner.
+        tied: how many could not be told from that one, itself included; the best of them entered.
+        rounds: first to last.
+        control: random architectures of the winner's cost, trained as long as it.
+        num_images: that report: they ranked nobody who entered, the search's own winner apart, and dropped nobody.
+        loss, top1: the winner's own on these.
+        gain_loss, gain_top1: how much better than the mean of the control it is there, paired image by image: loss
+            lower, top-1 higher; None without a control.
+        networks: trainings of the final.
+        images: that they have seen.
+        seconds: that they took, one after the other.
+        init: weights that they started from, ``scratch`` or ``inherit``.
+        search: what was searched.
+        tool: name and version of the program.
+    """
+
+    format: ClassVar[str] = "psvit-final"
+    remedy: ClassVar[str] = "start the same psvit-search finals again to write it anew"
+
+    layers: str
+    flops: int
+    params: int
+    searched: str
+    tied: int
+    rounds: tuple[FinalRound, ...]
+    control: tuple[FinalNetwork, ...]
+    num_images: int
+    loss: Estimate
+    top1: Estimate
+    gain_loss: Estimate | None
+    gain_top1: Estimate | None
+    networks: int
+    images: int
+    seconds: float
+    init: str
+    search: HistoryRecord
+    tool: str
+
+    @property
+    def lines(self) -> list[str]:
+        """One sentence each: who won, what that changed, what it is worth, and what it cost."""
+        worth = f"on {self.num_images:,} images that dropped nobody: loss {self.loss}, top-1 {self.top1}"
+        lines = [
+            f"winner of the final: {self.layers}, {format_quantity(self.flops)} FLOPs, "
+            f"{format_quantity(self.params)} parameters",
+            self._changed(),
+            worth,
+        ]
+        if self.gain_loss is not None:
+            several = f"the mean of {len(self.control)} random architectures" if len(self.control) > 1 else "one"
+            lines.append(
+                f"next to {several} of equal cost, trained as long: lower in loss by {self.gain_loss}, higher in "
+                f"top-1 by {self.gain_top1}"
+            )
+        return [
+            *lines,
+            f"it cost {self.networks} trainings, {format_quantity(self.images)} images seen, "
+            f"{self.seconds / 60:,.1f} minutes of training",
+        ]
+
+    def _changed(self) -> str:
+        if self.layers == self.searched:
+            return "it is the search's winner: the final changed nothing"
+        for number, played in enumerate(self.rounds, start=1):
+            places = {each.layers: place for place, each in enumerate(played.networks, start=1)}
+            if not played.networks[places[self.searched] - 1].kept:
+                first, last = places[self.searched], len(places)
+                return f"the search's winner, {self.searched}, went out in round {number}, place {first} of {last}"
+        raise AssertionError("one of them went out")

@@ -114,7 +114,7 @@ class _Search:
         self.allowed = budget.feasible(space)
         self.shares, self.folds = shares, shares.assign_folds(evaluator.labels, trained.data.split_seed)
         self.record = HistoryRecord(
-            supernet_sha256=trained.sha256,
+            supernet_sha256=trained.sha256(),
             space=space,
             search_split=trained.search_split,
             num_images=len(self.shares.search),
@@ -123,6 +123,7 @@ class _Search:
             rank_by=settings.rank_by,
             searcher=settings.searcher,
             budget=budget,
+            trained_on=trained.trained_on,
         )
         self.failed = 0
 
@@ -251,7 +252,9 @@ class _Search:
     def _write_winner(self, history: History, best: Trial, claims: Claims) -> None:
         """``arch.json`` and ``result.json``."""
         provenance = self.record.provenance(best.architecture, best.top1, best.loss, len(history))
-        save_arch(self.folder / "arch.json", ArchFile(self.space.spec, best.architecture, provenance))
+        save_arch(
+            self.folder / "arch.json", ArchFile(self.space.spec, best.architecture, provenance, self.record.trained_on)
+        )
         SearchRecord(
             layers=str(best.architecture),
             flops=best.flops,

@@ -1,4 +1,4 @@
-"""The two scores of an architecture that ``rank`` compares: with inherited weights, and trained alone from scratch."""
+"""The two scores of an architecture that ``rank`` and ``finals`` know: with inherited weights, and trained alone."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from psvit.engine.config import Recipe
 from psvit.engine.device import free_memory
 from psvit.engine.feed import Feed
 from psvit.engine.loop import Task, classification_loss, train
+from psvit.engine.outcomes import OUTCOMES, OutcomeWatch
 from psvit.engine.runtime import Runtime
 from psvit.engine.scoring import Score, score_all
 from psvit.model import PSViT
+from psvit.run.files import sha256
 from psvit.run.folder import RunFolder
 from psvit.run.jobs import Job, cores, run_jobs
 from psvit.run.random import seed_of
@@ -30,6 +32,7 @@ from psvit.run.records import Record
 from psvit.run.signals import Stopped
 from psvit.search.evaluator import Evaluator
 from psvit.supernet.checkpoint import TrainedSupernet
+from psvit.weights import load_weights
 
 RESULT = "result.json"
 _MOST_AT_ONCE = 8  # on a GPU: more only wait for each other
@@ -63,6 +66,8 @@ class Standalone:
         seed: of weights, data order, augmentation and drop path.
         device: ``cpu`` or ``cuda:0``.
         threads: of torch, on the CPU.
+        command: that trains it.
+        start: safetensors file of the weights that it starts from; None starts from random ones.
     """
 
     folder: Path
@@ -73,6 +78,8 @@ class Standalone:
     seed: int
     device: str
     threads: int = 1
+    command: str = "rank"
+    start: Path | None = None
 
     def read_score(self) -> Score | None:
         """What the network has reached on the search split; None until it has been trained.
@@ -109,9 +116,10 @@ class StandaloneRecord(Record):
 
 
 def train_alone(task: Standalone) -> int:
-    """Train a network from random weights, or resume where its folder stands, and score it on the search split.
+    """Train a network alone, or resume where its folder stands, and score it on the search split.
 
-    Writes ``result.json``, ``metrics.csv`` and ``log.txt``. The test split is not read.
+    Writes ``result.json``, ``outcomes.safetensors`` (image by image), ``metrics.csv`` and ``log.txt``. The
+    test split is not read.
 
     Returns:
         The bytes that were free on the GPU when this process held most of it; 0 on a CPU.
@@ -125,9 +133,12 @@ def train_alone(task: Standalone) -> int:
     data = open_data(task.data)
     torch.manual_seed(seed_of(task.seed, "weights"))
     network = PSViT(spec, task.architecture, recipe.drop_path)
+    identity = {"command": task.command, "network": asdict(spec), "architecture": str(task.architecture)}
+    if task.start is not None:
+        load_weights(task.start, network)
+        identity["start_sha256"] = sha256(task.start)
     runtime = Runtime(task.seed, device)
     feed = Feed(data, "train", spec.image_size, recipe, runtime)
-    identity = {"command": "rank", "network": asdict(spec), "architecture": str(task.architecture)}
 
     def loss(model: nn.Module, images: Tensor, targets: Tensor, step: int, micro: int) -> Tensor:
         return classification_loss(model(images), targets, recipe)
@@ -139,7 +150,9 @@ def train_alone(task: Standalone) -> int:
             trained = train(network, recipe, Task(feed, loss, identity), runtime, run)
             final = trained.model.eval()
             held_out = data.eval_batches("search", spec.image_size, recipe.batch_size)
-            (score,) = score_all([final], held_out, device, recipe.precision)
+            outcomes = OutcomeWatch()
+            (score,) = score_all([final], held_out, device, recipe.precision, outcomes)
+            outcomes.result().save(run.path / OUTCOMES, identity)
             record = StandaloneRecord(str(task.architecture), data.split_record(), task.seed, *score)
             record.save(run.path / RESULT)
             (run.path / "checkpoint.pt").unlink(missing_ok=True)  # three times the weights, and of no more use

@@ -9,6 +9,8 @@ from typing import Any
 from psvit.archfile import parse_network
 from psvit.data.config import DataConfig
 from psvit.data.data import Data, open_data
+from psvit.data.record import DataRecord
+from psvit.preprocessing import TrainedOn
 from psvit.run.files import sha256
 from psvit.supernet.space import SearchSpace
 from psvit.supernet.supernet import Supernet
@@ -26,6 +28,8 @@ class TrainedSupernet:
         space: what it was trained to hold.
         data: the settings of the data it was trained on.
         search_split: the record of the images that were held out to score architectures.
+        record: what the data were.
+        trained_on: names of its classes and preprocessing of its images.
         seed: of its training.
         weights: ``separate`` or ``entangled``.
         sampling: how the paths were drawn that it was trained on.
@@ -35,6 +39,8 @@ class TrainedSupernet:
     space: SearchSpace
     data: DataConfig
     search_split: dict[str, Any]
+    record: DataRecord
+    trained_on: TrainedOn
     seed: int
     weights: str
     sampling: str
@@ -55,7 +61,10 @@ class TrainedSupernet:
         try:
             space = SearchSpace(parse_network(about["spec"]), about["cells"])
             data = DataConfig(**about["data"])
-            return cls(path, space, data, *(about[key] for key in ("search_split", "seed", "weights", "sampling")))
+            record = DataRecord.from_json(about["data_record"], "$.data_record")
+            known = TrainedOn.from_json(about["trained_on"], "$.trained_on")
+            rest = (about[key] for key in ("seed", "weights", "sampling"))
+            return cls(path, space, data, about["search_split"], record, known, *rest)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: is not a supernet of this version ({error}); give the run of train-supernet"
@@ -83,10 +92,11 @@ class TrainedSupernet:
         """
         config = replace(self.data, root=root or self.data.root, workers=workers)
         data = open_data(config)
-        if data.split_record() != self.search_split:
+        if changed := self.record.changes(data.record()):
+            where = f" in {config.root}" if config.root else ""
             raise ValueError(
-                f"the search split of {config.name} in {config.root} is not the one held out when {self.path} was "
-                "trained: images were added, removed or renamed; give the original folder as data_root="
+                f"{config.name}{where} is not what {self.path} was trained on: {'; '.join(changed)}; give the original "
+                "folder as data_root=, or train a supernet on these images"
             )
         return data
 
@@ -102,9 +112,8 @@ class TrainedSupernet:
                 "placements at 0, or train a supernet with sampling=uniform"
             )
 
-    @property
     def sha256(self) -> str:
-        """SHA-256 of the file, which names the supernet in results."""
+        """SHA-256 of the file, which is read for it; names the supernet in results."""
         return sha256(self.path)
 
 

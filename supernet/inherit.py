@@ -78,9 +78,9 @@ def inherit_weights(config: InheritConfig) -> Path:
     _check_same_space(config, arch.spec, trained.space.spec)
     trained.space.check(arch.architecture)
     path = CellPath.canonical(arch.architecture, trained.space.cells)
-    about = {"network": asdict(arch.spec), "architecture": str(arch.architecture), "path": str(path)}
+    about = {**arch.meets(trained.trained_on).about(), "path": str(path)}
     save = Path(config.save)
-    save_weights(save, inherit(trained.load(), path), {**about, "supernet_sha256": trained.sha256})
+    save_weights(save, inherit(trained.load(), path), {**about, "supernet_sha256": trained.sha256()})
     print(f"wrote {save}, the weights that {arch.architecture} inherits from {trained.path} on path {path}")
     print(f"to train them on: psvit-search retrain --arch {config.arch} --start {save}")
     return save

@@ -16,6 +16,7 @@ from psvit.arch import CellPath
 from psvit.cost import network_cost
 from psvit.data.data import Data, open_data
 from psvit.data.plan import Share
+from psvit.data.record import DATA, DataRecord
 from psvit.engine.config import Recipe
 from psvit.engine.feed import Feed
 from psvit.engine.loop import Task, Validate, classification_loss, train
@@ -68,11 +69,13 @@ def train_supernet(config: TrainSupernetConfig, validate: Validate | None = None
     }
     validate = validate or watch(config, space, data, runtime.device)
     task = Task(feed, loss, identity, validate, flops=mean_flops(sampler, space), partial=True)
-    with runtime.open(config) as run:
+    with runtime.open(config, data.record) as run:
         trained = train(supernet, recipe, task, runtime, run)
         if runtime.processes.main:
             about: dict[str, Any] = {"seed": config.seed, "sampling": config.sampling}
             about |= {"data": asdict(config.data), "search_split": data.split_record()}
+            about["trained_on"] = data.trained_on(space.spec.image_size).to_json()
+            about["data_record"] = DataRecord.load(run.path / DATA).to_json()
             save_supernet(run.path / WEIGHTS, cast("Supernet", trained.ema or trained.model), space, about)
     return Path(config.out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from psvit.data.datasets import open_dataset
 from psvit.data.images import Dataset, Images
 from psvit.data.loading import Batch, load
 from psvit.data.plan import Plan
+from psvit.data.record import DataRecord, Listed, Split
 from psvit.data.splits import Integers, stratified_split
-from psvit.data.transforms import EvalTransform, Normalize, TrainTransform
+from psvit.data.transforms import EvalTransform, Normalize, TrainTransform, usual_preprocessing
+from psvit.preprocessing import Preprocessing, TrainedOn
 
 SPLITS = ("train", "search", "train+search", "test")
 
@@ -45,12 +48,15 @@ class Data:
 
     Attributes:
         class_names: name of each class; its place is its label.
+        normalize: what is done to all pixels, in training and scoring.
     """
 
     def __init__(self, config: DataConfig, dataset: Dataset) -> None:
         self.config = config
         self.class_names = dataset.class_names
         self._dataset = dataset
+        self._preprocessing: Preprocessing | None = None  # the custom
+        self._label_of: Integers | None = None  # as they are
         self.normalize = Normalize(dataset.mean, dataset.std)
 
     @property
@@ -65,10 +71,44 @@ class Data:
             return parse_image_size(self.config.image_size)
         return self._dataset.image_size
 
-    @property
-    def photographs(self) -> bool:
-        """Whether its images are pictures whose margin may be cut off to look at the middle."""
-        return self._dataset.photographs
+    def preprocessing(self, image_size: tuple[int, int]) -> Preprocessing:
+        """What is done to images that are scored at this (height, width)."""
+        if self._preprocessing is not None:
+            return self._preprocessing
+        mean, std = self.normalize.mean, self.normalize.std
+        return usual_preprocessing(mean, std, self._dataset.photographs, image_size)
+
+    def trained_on(self, image_size: tuple[int, int]) -> TrainedOn:
+        """What a network that learns from these images has to remember of them."""
+        return TrainedOn(self.class_names, self.preprocessing(image_size))
+
+    def normalized_as(self, preprocessing: Preprocessing) -> Data:
+        """The same images, normalised as those that weights have learned from, which are to learn from these."""
+        data = copy.copy(self)
+        data.normalize = Normalize(preprocessing.mean, preprocessing.std)
+        return data
+
+    def as_seen_by(self, trained_on: TrainedOn, whose: str) -> Data:
+        """The same images as a trained network is to see them: preprocessed as its own, labelled as its outputs.
+
+        Args:
+            whose: the network's weights, for the message.
+
+        Raises:
+            ValueError: a class that the network does not know.
+        """
+        place = {name: label for label, name in enumerate(trained_on.class_names)}
+        unknown = [name for name in self.class_names if name not in place]
+        if unknown:
+            raise ValueError(
+                f"{whose} knows {_listed(trained_on.class_names)}, and not {_listed(unknown)} of the data "
+                f"{self.config.name}: give data of its classes, by the same names"
+            )
+        data = self.normalized_as(trained_on.preprocessing)
+        data._preprocessing = trained_on.preprocessing
+        data._label_of = np.array([place[name] for name in self.class_names], np.int64)
+        data.class_names = trained_on.class_names
+        return data
 
     @cached_property
     def _test(self) -> tuple[Images, Integers]:
@@ -82,7 +122,9 @@ class Data:
         labels = self._dataset.train.labels
         if self._dataset.open_test is not None:
             return np.arange(len(labels)), np.arange(0)
-        return stratified_split(labels, self.config.test_fraction, self.config.split_seed, "test", self.class_names)
+        return stratified_split(
+            labels, self.config.test_fraction, self.config.split_seed, "test", self._dataset.class_names
+        )
 
     @cached_property
     def _train_and_search(self) -> tuple[Integers, Integers]:
@@ -92,7 +134,7 @@ class Data:
             self.config.search_fraction,
             self.config.split_seed,
             "search",
-            self.class_names,
+            self._dataset.class_names,
         )
         return both[split[0]], both[split[1]]
 
@@ -113,7 +155,8 @@ class Data:
     def labels(self, split: str) -> Integers:
         """(n,) label of each image of a split."""
         images, indices = self._part(split)
-        return images.labels[indices]
+        labels = images.labels[indices]
+        return labels if self._label_of is None else self._label_of[labels]
 
     def image(self, split: str, index: int) -> Tensor:
         """An image of a split as it lies on the disk, uint8 (3, height, width); for pictures."""
@@ -135,6 +178,22 @@ class Data:
             "sha256": digest.hexdigest(),
         }
 
+    def record(self, test: bool = False) -> DataRecord:
+        """What a run is made on; images are not decoded.
+
+        Args:
+            test: whether the run reads the test split, too, where that lies apart from the images to learn from.
+        """
+        apart = self._dataset.open_test is not None
+        parts = {"train": self._dataset.train} | ({"test": self._test[0]} if test and apart else {})
+        splits = ["train", "search", *(["test"] if test or not apart else [])]
+        return DataRecord(
+            self.config.name,
+            self.class_names,
+            {name: Listed.of(each.names, each.labels, each.stamps(), self.classes) for name, each in parts.items()},
+            {name: Split.of(self._part(name)[1]) for name in splits},
+        )
+
     def training_set(
         self, split: str, image_size: tuple[int, int], augment: AugmentConfig, batch_size: int, seed: int
     ) -> TrainingSet:
@@ -147,6 +206,7 @@ class Data:
         """
         images, indices = self._part(split)
         plan = Plan(indices, batch_size, seed, augment.repeats)
+        assert self._label_of is None, "what is labelled as a trained network's outputs is to be scored"
         transform = TrainTransform(image_size, augment, self.normalize)
         return TrainingSet(images, plan, transform, self.classes, self.config)
 
@@ -170,10 +230,10 @@ class Data:
             ValueError: an image cannot be read; none is skipped here.
         """
         images, indices = self._part(split)
-        transform = EvalTransform(image_size, self._dataset.photographs)
+        transform = EvalTransform(image_size, self.preprocessing(image_size))
+        source = _EvalBatches(images, transform, self._label_of, self.config.corrupt == "skip")
         keys = (indices[list(numbers)].tolist() for numbers in batches)
-        pin = torch.cuda.is_available()
-        return load(_EvalBatches(images, transform, self.config.corrupt == "skip"), keys, self.config.workers, pin)
+        return load(source, keys, self.config.workers, torch.cuda.is_available())
 
 
 @dataclass(frozen=True)
@@ -182,6 +242,7 @@ class _EvalBatches(TorchDataset[Batch | ValueError]):
 
     images: Images
     transform: EvalTransform
+    label_of: Integers | None
     skip: bool
 
     def __getitem__(self, key: list[int]) -> Batch | ValueError:
@@ -191,4 +252,12 @@ class _EvalBatches(TorchDataset[Batch | ValueError]):
             why = ". data.corrupt=skip is for training: a score without this image would not be of the recorded split"
             return ValueError(f"{error}{why if self.skip else ''}")
         aspects = None if self.images.aspects is None else self.images.aspects[key].tolist()
-        return self.transform(pictures, aspects), torch.from_numpy(self.images.labels[key])
+        labels = self.images.labels[key]
+        labels = labels if self.label_of is None else self.label_of[labels]
+        return self.transform(pictures, aspects), torch.from_numpy(labels)
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    """The first names, and how many there are beyond."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

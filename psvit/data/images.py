@@ -6,7 +6,10 @@ packed cache are in ``packed.py``, those of tar shards in ``webdataset.py``.
 
 from __future__ import annotations
 
+import os
+import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +22,7 @@ from psvit.data.decode import Need, plain_jpeg, read_image
 from psvit.data.splits import Integers
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_STAT_THREADS, _STAT_CHUNK = 16, 1024
 
 
 class Images(Protocol):
@@ -39,6 +43,9 @@ class Images(Protocol):
     def size(self) -> tuple[int, int] | None: ...
     @property
     def aspects(self) -> NDArray[np.float32] | None: ...
+
+    def stamps(self) -> Integers:
+        """(n,) what tells a changed image without decoding it: the size of its file in bytes, or a checksum."""
 
     def read(self, index: int, need: Need | None = None) -> Tensor:
         """The image as uint8 (3, height, width).
@@ -78,6 +85,9 @@ class ArrayImages:
     def aspects(self) -> NDArray[np.float32] | None:
         return None
 
+    def stamps(self) -> Integers:
+        return np.array([zlib.crc32(image.contiguous().numpy().data) for image in self.pixels], np.int64)
+
     def read(self, index: int, need: Need | None = None) -> Tensor:
         return self.pixels[index]
 
@@ -94,6 +104,9 @@ class FolderImages:
     labels: Integers
     size: tuple[int, int] | None = None
     aspects: NDArray[np.float32] | None = None
+
+    def stamps(self) -> Integers:
+        return file_sizes(self.root, self.names)
 
     def read(self, index: int, need: Need | None = None) -> Tensor:
         return read_image(self.root / self.names[index], need)
@@ -124,3 +137,24 @@ class Dataset:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     photographs: bool = False
+
+
+def file_sizes(root: Path, names: Sequence[str]) -> Integers:
+    """(n,) bytes of files below a folder, -1 of what is not there.
+
+    Several threads ask for them: a disk on the network takes its time to answer.
+    """
+
+    def chunk(start: int) -> list[int]:
+        return [_file_size(root / name) for name in names[start : start + _STAT_CHUNK]]
+
+    with ThreadPoolExecutor(_STAT_THREADS) as pool:
+        sizes = [size for part in pool.map(chunk, range(0, len(names), _STAT_CHUNK)) for size in part]
+    return np.array(sizes, np.int64)
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1

@@ -71,6 +71,9 @@ class PackedImages:
     def aspects(self) -> NDArray[np.float32] | None:
         return self.table.aspects if self.raw else None
 
+    def stamps(self) -> Integers:
+        return self.table.crc32.astype(np.int64)
+
     def read(self, index: int, need: Need | None = None) -> Tensor:
         content = self._content(index)
         if self.raw:

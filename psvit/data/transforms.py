@@ -24,10 +24,10 @@ from torchvision.transforms.v2 import functional as F
 from psvit.data.config import AugmentConfig
 from psvit.data.randaugment import Floats, color_jitter, flip, randaugment
 from psvit.data.warp import send, warp
+from psvit.preprocessing import Colour, Preprocessing
 from psvit.run.random import numpy_rng
 
 Size = tuple[int, int]
-Colour = tuple[float, float, float]
 
 # A photograph is looked at in its middle: this share of its shorter side, the custom of ImageNet (224 of 256 pixels).
 EVAL_CROP = 0.875
@@ -59,16 +59,19 @@ class Normalize:
         return images.float().sub_(mean).div_(std)
 
 
+def usual_preprocessing(mean: Colour, std: Colour, photographs: bool, size: Size) -> Preprocessing:
+    """How images of a dataset are scored by custom: of photographs seen at 64 px or more the middle alone."""
+    if photographs and min(size) >= EVAL_CROP_FROM:
+        return Preprocessing(mean, std, "cover", EVAL_CROP)
+    return Preprocessing(mean, std, "stretch", 1.0)
+
+
 @dataclass(frozen=True)
 class EvalTransform:
-    """What is done to an image that is scored: resized, and of a large photograph the middle cut out.
-
-    Photographs seen at 64 pixels or more are resized, keeping their shape, to cover ``size`` / 0.875, of which the
-    middle is cut out; all other images are resized to ``size``.
-    """
+    """What is done to an image that is scored: resized as its :class:`Preprocessing` says, not yet normalised."""
 
     size: Size
-    photographs: bool
+    preprocessing: Preprocessing
 
     def __call__(self, images: Sequence[Tensor], aspects: Sequence[float] | None = None) -> Tensor:
         """uint8 images of any sizes to uint8 (n, 3, *size).
@@ -79,10 +82,10 @@ class EvalTransform:
         return torch.stack([self._resize(image, aspects[i] if aspects else None) for i, image in enumerate(images)])
 
     def _resize(self, image: Tensor, aspect: float | None) -> Tensor:
-        if not self.photographs or min(self.size) < EVAL_CROP_FROM:
+        if self.preprocessing.resize == "stretch":
             return _resize(image, self.size)
         height, width = image.shape[1:] if aspect is None else (1.0, aspect)
-        rows, columns = (round(side / EVAL_CROP) for side in self.size)
+        rows, columns = (round(side / self.preprocessing.crop) for side in self.size)
         if height * columns > width * rows:  # too tall: it is the width that must fit
             rows = int(height * columns / width)
         else:

@@ -67,6 +67,9 @@ class TarImages:
     size: tuple[int, int] | None = None
     aspects: NDArray[np.float32] | None = None
 
+    def stamps(self) -> Integers:
+        return self.length
+
     def read(self, index: int, need: Need | None = None) -> Tensor:
         return decode_image(BytesIO(self._content(index)), f"{self.names[index]} of {self.files.paths[0].parent}", need)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from psvit.data.record import DataRecord, record_data
 from psvit.engine.config import TrainConfig
 from psvit.engine.device import pick_device
 from psvit.engine.distributed import Processes
@@ -44,15 +45,21 @@ class Runtime:
         return cls(config.seed, pick_device(config.device, processes.local_rank), processes, config.profile)
 
     @contextmanager
-    def open(self, config: TrainConfig) -> Iterator[RunFolder]:
+    def open(self, config: TrainConfig, data: Callable[[], DataRecord]) -> Iterator[RunFolder]:
         """The folder of a run, in which the main process writes; inside this block the processes can talk.
 
+        Args:
+            data: what the run is made on; recorded in the folder, or compared with what is recorded there.
+
         Raises:
-            ValueError: the folder holds another run, or another process was started with other settings.
+            ValueError: the folder holds another run, or one on other data, or another process was started with other
+                settings.
         """
         settings = asdict(config)
         with (
             self.processes.group(self.device, settings),
             RunFolder(Path(config.out), settings, self.processes.main) as run,
         ):
+            if self.processes.main:
+                record_data(run.path, data())
             yield run

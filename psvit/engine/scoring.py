@@ -13,6 +13,8 @@ from torch import Tensor
 
 from psvit.engine.device import autocast
 
+Watch = Callable[[int, Tensor, Tensor], None]
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -49,10 +51,11 @@ def score_all(
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
     precision: str = "auto",
+    watch: Watch | None = None,
 ) -> list[Score]:
     """Top-1 and loss of several networks over the same batches; otherwise as :func:`measure_all`."""
     metrics = {name: METRICS[name] for name in Score._fields}
-    return [Score(**measured) for measured in measure_all(forwards, batches, device, precision, metrics)]
+    return [Score(**measured) for measured in measure_all(forwards, batches, device, precision, metrics, watch)]
 
 
 @torch.inference_mode()
@@ -62,12 +65,14 @@ def measure_all(
     device: torch.device,
     precision: str = "auto",
     metrics: Mapping[str, Metric] = METRICS,
+    watch: Watch | None = None,
 ) -> list[dict[str, float]]:
     """The metrics of several networks over the same batches, which are gone through once.
 
     Args:
         forwards: each maps images (B, channels, height, width) to logits (B, classes); in eval mode.
         batches: (images, integer labels (B,)).
+        watch: ``watch(number, logits, labels)`` is called with the answers of each network to each batch.
 
     Returns:
         For each network the mean of each metric that its number of classes allows; all NaN if any logit is.
@@ -77,10 +82,12 @@ def measure_all(
     for images, labels in batches:
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         images_seen += len(labels)
-        for forward, totals in zip(forwards, sums, strict=True):
+        for number, (forward, totals) in enumerate(zip(forwards, sums, strict=True)):
             with autocast(device, precision):
                 logits = forward(images)
             logits = logits.float()
+            if watch is not None:
+                watch(number, logits, labels)
             for name, metric in metrics.items():
                 if logits.shape[1] >= metric.min_classes:
                     total = metric.per_image(logits, labels).sum(dtype=torch.float64)

@@ -19,10 +19,10 @@ import psvit
 from psvit.run.files import write_text
 
 # Settings (and all below them) that a run may change when it resumes: they have no effect on its result, or are where a
-# file lies whose content is compared (``supernet``, ``arch``, ``data_root``, ``start``, ``distill.weights``).
+# file lies whose content is compared (``supernet``, ``run``, ``arch``, ``data_root``, ``start``, ``distill.weights``).
 WITHOUT_EFFECT = (
     *("data.workers", "workers", "jobs", "recipe.checkpoint_every", "device", "runs", "name", "out", "profile"),
-    *("supernet", "arch", "data_root", "start", "distill.weights"),
+    *("supernet", "run", "arch", "data_root", "start", "distill.weights"),
     *("search.batch_size", "search.memory", "search.compile", "search.auto_minutes"),
     *("search.latency.table", "search.latency.force", "search.latency.repeats"),  # what was measured is compared
     "search.trials",  # a finished search resumes when it is asked for more

@@ -112,8 +112,12 @@ def read_object(path: Path) -> dict[str, Any]:
     return document
 
 
-def check_format(document: Any, name: str, version: int, where: str = "$") -> None:
+def check_format(document: Any, name: str, version: int, where: str = "$", oldest: int | None = None) -> None:
     """Refuse an object of another format, or of a version that this program does not read.
+
+    Args:
+        version: the newest that is read.
+        oldest: that is read, too; None is ``version``.
 
     Raises:
         NewerVersion: a newer psvit-search wrote it.
@@ -126,10 +130,12 @@ def check_format(document: Any, name: str, version: int, where: str = "$") -> No
     if document["format"] != name:
         raise ValueError(f'{where}.format: is {shown(document["format"])}; it must be "{name}"')
     found = document["version"]
-    if isinstance(found, bool) or not isinstance(found, int) or found < version:
-        raise ValueError(f"{where}.version: is {shown(found)}; this program reads version {version}")
+    oldest = version if oldest is None else oldest
+    reads = f"this program reads version {version if oldest == version else f'{oldest} to {version}'}"
+    if isinstance(found, bool) or not isinstance(found, int) or found < oldest:
+        raise ValueError(f"{where}.version: is {shown(found)}; {reads}")
     if found > version:
-        raise NewerVersion(f"{where}.version: is {found}; this program reads version {version}: update psvit-search")
+        raise NewerVersion(f"{where}.version: is {found}; {reads}: update psvit-search")
 
 
 def require(value: Any, kind: type, where: str) -> None:

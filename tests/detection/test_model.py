@@ -13,8 +13,9 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from psvit.arch import Architecture
 from psvit.archfile import ArchFile
+from psvit.data.images import IMAGENET_MEAN, IMAGENET_STD
 from psvit.detection.config import DetectRecipe, HeadConfig
-from psvit.detection.model import MEAN, STD, Detector, make_detector
+from psvit.detection.model import Detector, make_detector
 from psvit.engine.optim import adamw, parameter_groups
 from psvit.networks import find_network
 from psvit.zoo import SPACES
@@ -84,7 +85,7 @@ def test_images_without_objects_teach_as_well() -> None:
 @pytest.mark.parametrize("size", [(48, 64), (300, 200), (80, 301), (37, 51)])
 def test_images_are_resized_as_torchvision_does(size: tuple[int, int]) -> None:
     ours = detector().transform
-    theirs = GeneralizedRCNNTransform(48, 96, MEAN, STD)
+    theirs = GeneralizedRCNNTransform(48, 96, [*IMAGENET_MEAN], [*IMAGENET_STD])
     image = torch.rand(3, *size)
     made, expected = ours([image], [objects(*size)]), theirs([image], [objects(*size)])
     assert made[0].image_sizes == expected[0].image_sizes

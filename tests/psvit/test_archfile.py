@@ -55,7 +55,7 @@ def put(document: dict[str, Any], where: str, value: Any) -> None:
     ("where", "value", "message"),
     [
         ("format", "other", r"\$\.format: is 'other'"),
-        ("version", 2, r"\$\.version: is 2; this program reads version 1"),
+        ("version", 3, r"\$\.version: is 3; this program reads version 1 to 2: update"),
         ("version", True, r"\$\.version"),
         ("surprise", 1, r"\$\.surprise: unknown key"),
         ("network/surprise", 1, r"\$\.network\.surprise: unknown key"),

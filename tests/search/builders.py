@@ -3,9 +3,10 @@
 from typing import Any
 
 from psvit.arch import NetworkSpec
+from psvit.intervals import Estimate
 from psvit.search.budget import Budget
 from psvit.search.claims import Claims
-from psvit.search.crossfit import Estimate, Reliability
+from psvit.search.crossfit import Reliability
 from psvit.search.history import HistoryRecord
 from psvit.supernet.space import SearchSpace
 

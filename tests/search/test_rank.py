@@ -160,7 +160,7 @@ def test_results(whole: RankConfig, read: set[str]) -> None:
         assert row.inherited_loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), abs=1e-5)
     record = RankRecord.load(folder / "rank.json")
     assert record.correlations == correlations(frame, 1)
-    assert record.inherited.supernet_sha256 == trained.sha256
+    assert record.inherited.supernet_sha256 == trained.sha256()
     assert record.inherited.num_images == len(labels)
     assert record.num_train_images == data.size("train")
     assert (folder / "rank.png").read_bytes().startswith(b"\x89PNG")
@@ -226,7 +226,7 @@ def test_other_runs_are_refused(whole: RankConfig, monkeypatch: pytest.MonkeyPat
         rank(replace(whole, recipe=replace(whole.recipe, epochs=4)))
     with pytest.raises(ValueError, match="archs was 3 and is 4"):
         rank(replace(whole, archs=4))
-    monkeypatch.setattr(TrainedSupernet, "sha256", "another")
+    monkeypatch.setattr(TrainedSupernet, "sha256", lambda trained: "another")
     with pytest.raises(ValueError, match="supernet_sha256"):
         rank(whole)
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -77,7 +77,7 @@ def test_a_search_leaves_the_best_within_the_budget(config: SearchRunConfig, sea
     assert (arch.cost.flops, arch.cost.params) == (best["flops"], best["params"])
     assert arch.provenance is not None
     assert arch.provenance["score"] == {"top1": best["top1"], "loss": best["loss"]}
-    assert arch.provenance["supernet_sha256"] == TrainedSupernet.open(Path(config.supernet)).sha256
+    assert arch.provenance["supernet_sha256"] == TrainedSupernet.open(Path(config.supernet)).sha256()
     baseline = pd.read_csv(folder / f"baseline_{best['layers']}.csv")
     assert 0 < len(baseline) <= 3
     assert baseline["flops"].between(0.98 * best["flops"], 1.02 * best["flops"]).all()
@@ -139,7 +139,7 @@ def test_bad_input(
     config.search.budget = BudgetConfig("3.5M")
     config.search.trials = config.search.population = 2
     search(config)
-    monkeypatch.setattr(TrainedSupernet, "sha256", "another")
+    monkeypatch.setattr(TrainedSupernet, "sha256", lambda trained: "another")
     with pytest.raises(ValueError, match="scores of another search: supernet_sha256 was"):
         search(config)
 

@@ -28,5 +28,5 @@ def test_its_data_are_those_of_its_training(supernet_run: Path, monkeypatch: pyt
 
 def test_another_search_split_is_refused(supernet_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "open_data", lambda data: open_data(replace(data, split_seed=1)))
-    with pytest.raises(ValueError, match=r"the search split of digits .* is not the one"):
+    with pytest.raises(ValueError, match=r"digits is not what .* was trained on: the same images are split in another"):
         TrainedSupernet.open(supernet_run).open_data(None, 0)

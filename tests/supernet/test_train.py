@@ -78,9 +78,9 @@ def test_micro_batches_and_processes_take_their_parts_of_one_draw(
         *("recipe.epochs=1", "recipe.batch_size=320", "recipe.warmup_epochs=1", "recipe.augment.crop_scale=[1,1]"),
         *("recipe.augment.rotate=0", f"recipe.augment.crop_ratio={config.recipe.augment.crop_ratio}"),
     ]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--local-addr"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     finished = subprocess.run(
-        [*launch, "127.0.0.1", "-m", "psvit", *arguments],
+        [*launch, "-m", "psvit", *arguments],
         cwd=Path(__file__).parent.parent.parent,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from psvit.data.config import AugmentConfig
-from psvit.data.transforms import EvalTransform, Normalize, TrainTransform, mix, uniforms
+from psvit.data.transforms import EvalTransform, Normalize, TrainTransform, mix, uniforms, usual_preprocessing
 from psvit.run.random import seed_of
 
 PLAIN = Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -37,18 +37,22 @@ def test_normalize_is_torchvisions() -> None:
     torch.testing.assert_close(Normalize(mean, std)(image[None]), expected[None])
 
 
+def scored(size: tuple[int, int], photographs: bool) -> EvalTransform:
+    return EvalTransform(size, usual_preprocessing((0.5,) * 3, (0.5,) * 3, photographs, size))
+
+
 @pytest.mark.parametrize(("height", "width"), [(300, 411), (511, 300), (64, 64), (256, 256)])
 def test_photographs_are_scored_as_is_the_custom(height: int, width: int) -> None:
     custom = v2.Compose([v2.Resize(256, InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(224)])
     image = picture(height, width)
-    seen = PLAIN(EvalTransform((224, 224), photographs=True)([image]))
+    seen = PLAIN(scored((224, 224), photographs=True)([image]))
     torch.testing.assert_close(seen[0], custom(image).float() / 255)
 
 
 def test_scoring_at_rectangular_sizes_keeps_the_shape_of_a_photograph() -> None:
     row, column = torch.meshgrid(torch.arange(320), torch.arange(640), indexing="ij")
     disk = ((row - 160) ** 2 + (column - 320) ** 2 < 60**2).expand(3, -1, -1).to(torch.uint8) * 255
-    seen = PLAIN(EvalTransform((112, 168), photographs=True)([disk]))
+    seen = PLAIN(scored((112, 168), photographs=True)([disk]))
     assert seen.shape == (1, 3, 112, 168)
     inside = seen[0, 0] > 0.5
     tall, wide = inside.any(1).sum().item(), inside.any(0).sum().item()
@@ -60,7 +64,7 @@ def test_scoring_at_rectangular_sizes_keeps_the_shape_of_a_photograph() -> None:
 def test_other_images_are_scored_whole(photographs: bool, size: tuple[int, int]) -> None:
     image = picture(50, 60)
     expected = F.resize(image, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
-    assert torch.equal(EvalTransform(size, photographs)([image])[0], expected)
+    assert torch.equal(scored(size, photographs)([image])[0], expected)
 
 
 def transform(size: tuple[int, int], **changes: object) -> TrainTransform:

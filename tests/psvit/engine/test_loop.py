@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -597,7 +596,6 @@ def one_of_several(folder):
             pass
     except ValueError as error:
         report["refused"] = str(error)
-    os.environ["MASTER_PORT"] = os.environ["SECOND_PORT"]
     with processes.group(CPU, {"recipe": {"lr": 1}}):
         cells = some_cells(processes)
 
@@ -660,31 +658,18 @@ def some_cells(processes):
 
 
 def test_two_processes_equal_one_and_stop_together(tmp_path):
-    with socket.socket() as free, socket.socket() as other:
-        ports = []
-        for one in (free, other):
-            one.bind(("127.0.0.1", 0))
-            ports.append(str(one.getsockname()[1]))
     root = str(Path(__file__).parents[3])
-    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": ports[0]}
-    environment["SECOND_PORT"] = ports[1]
-    environment |= {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        errors = [process.communicate(timeout=HANG)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0, 0], errors
-    assert "step" not in errors[1]  # only the main process reports
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--redirects", "2"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, "--log-dir", str(tmp_path / "log"), __file__, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert done.returncode == 0, done.stderr
+    (errors,) = (path.read_text() for path in tmp_path.glob("log/*/attempt_0/1/stderr.log"))
+    assert "step" not in errors  # only the main process reports
 
     reports = [json.loads((tmp_path / f"report{rank}.json").read_text()) for rank in (0, 1)]
     assert reports[0]["stopped"] == reports[1]["stopped"]
