@@ -1,0 +1,1 @@
+"""Trained networks outside: predictions for pictures of the user's."""
