@@ -283,6 +283,20 @@ _COMMANDS = (
         more=Flag("PICTURES", "pictures", "PICTURES..."),
     ),
     Command(
+        name="export",
+        summary="a trained network as a file for another runtime",
+        about="Writes a network for torch.export or ONNX, for batches of any size, with class names and preprocessing "
+        "in its metadata. A file whose answers differ from torch's is not left.",
+        task="psvit.deploy.export:export",
+        schema="psvit.deploy.config:ExportConfig",
+        flags=(Flag("--to", "to", "FORMATS"), _SAVE_DIR),
+        settings=_DATA,
+        examples={
+            "two formats": "psvit-search export runs/default/retrain --to torch-export,onnx",
+        },
+        argument=Flag("MODEL", "model", "MODEL"),
+    ),
+    Command(
         name="explain",
         summary="look inside trained networks: attention maps, tokens, Grad-CAM",
         about="Measures how similar the attention maps of neighbouring layers are, and the tokens within a layer, with "

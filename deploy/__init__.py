@@ -1,1 +1,1 @@
-"""Trained networks outside: predictions for pictures of the user's."""
+"""Trained networks outside: predictions for any pictures, and files for other runtimes."""

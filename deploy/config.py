@@ -1,10 +1,11 @@
-"""Settings of ``psvit-search predict``. No torch."""
+"""Settings of ``psvit-search predict`` and ``export``. No torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from psvit.checks import check_at_least
+from psvit.data.config import DataConfig
 
 
 @dataclass
@@ -36,3 +37,33 @@ class PredictConfig:
         check_at_least(self, 0, "workers")
         if self.csv and self.json:
             raise ValueError("csv and json are both asked for; leave one of them out")
+
+
+FORMATS = ("torch-export", "onnx")
+
+
+@dataclass
+class ExportConfig:
+    """Settings of ``psvit-search export``.
+
+    Attributes:
+        model: trained network: the run folder of ``retrain``, or its arch.json.
+        to: formats, such as ``torch-export`` or ``torch-export,onnx``.
+        save: folder for the files.
+        data: dataset on whose test split they are compared with torch and scored.
+    """
+
+    model: str = "???"
+    to: str = "torch-export"
+    save: str = "export"
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        for name in self.formats:
+            if name not in FORMATS:
+                raise ValueError(f"to is {name!r}; use {', '.join(FORMATS)}, or several with a comma between")
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Each once, in the order given."""
+        return tuple(dict.fromkeys(self.to.split(",")))
