@@ -36,6 +36,9 @@ def parse(command: Command, words: Sequence[str]) -> tuple[list[str], list[str]]
     given = {key: value for key, value in vars(short).items() if value is not None}
     if command.argument and plain:
         given = {command.argument.key: plain.pop(0), **given}
+    if command.more and plain:
+        overrides.insert(0, f"{command.more.key}=[{','.join(quote(word, sweep=False) for word in plain)}]")
+        plain = []
     if plain:
         raise UsageError(f"{plain[0]!r} is not a setting; write settings as key=value{where_settings_are(command)}")
     switches = {flag.key for flag in command.flags if not flag.value}

@@ -40,6 +40,7 @@ class Command:
         flags: its short flags.
         settings: the settings that its help explains, by dotted keys.
         argument: the flag whose name is left out, as in ``inspect arch.json``.
+        more: what the words behind it are a list of, as in ``predict RUN a.jpg b.jpg``.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Command:
     flags: tuple[Flag, ...] = ()
     settings: str = ""
     argument: Flag | None = None
+    more: Flag | None = None
 
     @property
     def config(self) -> str:
@@ -265,6 +267,35 @@ _COMMANDS = (
             "test top-1 of a retrained network": "psvit-search evaluate --arch runs/default/retrain/arch.json "
             "--weights runs/default/retrain/model.safetensors",
         },
+    ),
+    Command(
+        name="predict",
+        summary="what a trained network takes pictures for",
+        about="Names the most probable classes of pictures, prepared as the network's weights say. Files that cannot "
+        "be read are named on stderr.",
+        task="psvit.deploy.predict:predict",
+        schema="psvit.deploy.config:PredictConfig",
+        flags=(Flag("--top", "top", "N"), Flag("--csv", "csv", ""), _JSON),
+        settings="batch_size workers device",
+        examples={
+            "a folder of pictures": "psvit-search predict runs/default/retrain pictures --top 5 --csv",
+        },
+        argument=Flag("MODEL", "model", "MODEL"),
+        more=Flag("PICTURES", "pictures", "PICTURES..."),
+    ),
+    Command(
+        name="export",
+        summary="a trained network as a file for another runtime",
+        about="Writes a network for torch.export or ONNX, for batches of any size, with class names and preprocessing "
+        "in its metadata. A file whose answers differ from torch's is not left.",
+        task="psvit.deploy.export:export",
+        schema="psvit.deploy.config:ExportConfig",
+        flags=(Flag("--to", "to", "FORMATS"), _SAVE_DIR),
+        settings=_DATA,
+        examples={
+            "two formats": "psvit-search export runs/default/retrain --to torch-export,onnx",
+        },
+        argument=Flag("MODEL", "model", "MODEL"),
     ),
     Command(
         name="explain",

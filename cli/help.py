@@ -66,7 +66,7 @@ def help_of(command: Command) -> str:
     """The help of a command."""
     with composer(command) as compose:
         page = _Page(command, compose([]))
-        arguments = page.flags([command.argument] if command.argument else [])
+        arguments = page.flags([each for each in (command.argument, command.more) if each])
         flags = page.flags(command.flags)
         settings = [page.setting(key) for key in command.settings.split()]
     usage = f"Usage: psvit-search {command.name} {page.argument}[FLAGS] [key=value ...]"
@@ -104,7 +104,8 @@ class _Page:
         argument = self._command.argument
         if argument is None:
             return ""
-        return f"{argument.value} " if self._default(argument.key) == "???" else f"[{argument.value}] "
+        more = f"{self._command.more.value} " if self._command.more else ""
+        return (f"{argument.value} " if self._default(argument.key) == "???" else f"[{argument.value}] ") + more
 
     def flags(self, flags: Sequence[Flag]) -> list[tuple[str, str]]:
         """What to write, and what it is for, with its default or a word that it has none."""

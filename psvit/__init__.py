@@ -1,10 +1,12 @@
 """psvit: the PSViT network family (arXiv 2108.03428), its architectures and their cost.
 
-``from psvit import PSViT`` loads torch; importing the package alone does not.
+``from psvit import PSViT`` loads torch; importing the package alone does not. A trained network, and what it takes a
+picture for: ``psvit.load("runs/default/retrain").predict("picture.jpg")``.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from psvit.arch import Architecture, CellPath, NetworkSpec
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from psvit.model import PSViT
 
 __version__ = "0.1.0"
-__all__ = ["Architecture", "CellPath", "NetworkSpec", "PSViT"]
+__all__ = ["Architecture", "CellPath", "NetworkSpec", "PSViT", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +23,6 @@ def __getattr__(name: str) -> Any:
         from psvit.model import PSViT
 
         return PSViT
+    if name == "load":  # by its name: the packages stand above this one
+        return import_module("psvit.deploy.model").load
     raise AttributeError(f"module 'psvit' has no attribute {name!r}")

@@ -25,7 +25,7 @@ def _basic(layer: BasicLayer, x: Tensor) -> Tensor:
 
 
 def _kept(layer: BasicLayer, x: Tensor) -> Any:
-    return layer(x, x.shape[0])
+    return layer(x, None)
 
 
 def _some_kept(layer: BasicLayer, x: Tensor, kept: int) -> Any:
@@ -65,9 +65,10 @@ class LayerRunner:
         """A basic layer whose maps nobody shares: (B, N, D) -> (B, N, D)."""
         return self._call("basic", stage, layer, x)
 
-    def kept(self, stage: int, layer: Any, x: Tensor, kept: int) -> tuple[Tensor, Tensor]:
-        """A basic layer: (B, N, D), and the maps of its first ``kept`` images."""
-        if kept < len(x) and not layer.training:  # in training the factors of all images come for free
+    def kept(self, stage: int, layer: Any, x: Tensor, kept: int | None = None) -> tuple[Tensor, Tensor]:
+        """A basic layer: (B, N, D), and the maps of its first ``kept`` images; None is all of them."""
+        # in training the factors of all images come for free
+        if kept is not None and kept < x.shape[0] and not layer.training:
             return _run(_some_kept, layer, x, kept)
         return self._call("kept", stage, layer, x)
 

@@ -61,8 +61,8 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, kept: int) -> tuple[Tensor, Tensor | None]:
-        """(B, N, D) -> (B, N, D), and the maps of the first ``kept`` images, None for 0.
+    def forward(self, x: Tensor, kept: int | None) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D) -> (B, N, D), and the maps of the first ``kept`` images: None keeps all, 0 none.
 
         Maps are (kept, H, N, N) in eval mode. In training, or with ``factors``, they are the factors (B, N, 2, H, d) of
         all images, a view that costs nothing.
@@ -72,13 +72,13 @@ class Attention(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
         if self.training or self.factors:
             mixed = F.scaled_dot_product_attention(q, k, v)
-            return self.proj(_join_heads(mixed)), qkv[:, :, :2] if kept > 0 else None
+            return self.proj(_join_heads(mixed)), None if kept == 0 else qkv[:, :, :2]
         attention_map, parts = None, []
-        if kept > 0:
+        if kept != 0:
             scores = q[:kept] @ k[:kept].transpose(-2, -1)
             attention_map = (scores * q.shape[-1] ** -0.5).softmax(dim=-1)
             parts.append(attention_map.to(v.dtype) @ v[:kept])
-        if kept < len(x):
+        if kept is not None and kept < x.shape[0]:
             parts.append(F.scaled_dot_product_attention(q[kept:], k[kept:], v[kept:]))
         mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
         return self.proj(_join_heads(mixed)), attention_map
@@ -129,7 +129,7 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.keep is None or not self.training:
             return x
-        kept = torch.rand((len(x), *(1,) * (x.ndim - 1)), device=x.device) < self.keep
+        kept = torch.rand((x.shape[0], *(1,) * (x.ndim - 1)), device=x.device) < self.keep
         return x * (kept / self.keep).to(x.dtype)
 
 
@@ -163,7 +163,7 @@ class BasicLayer(_Layer):
         super().__init__(width, mlp_ratio, drop_path)
         self.attn = Attention(width, heads)
 
-    def forward(self, x: Tensor, kept: int = 0) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, kept: int | None = 0) -> tuple[Tensor, Tensor | None]:
         """(B, N, D) -> (B, N, D), and the maps of the first ``kept`` images as :class:`Attention` gives them."""
         attended, maps = self.attn(self.norm1(x), kept)
         return self._add(x, attended), maps

@@ -62,7 +62,7 @@ class NetworkBase(nn.Module):
         x, grid = self.patch_embed(images)
         positions = self._positions(grid)
         if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
             grid = (1, x.shape[1])
         return x + positions, grid
 
@@ -93,7 +93,7 @@ class NetworkBase(nn.Module):
             if letter == SHARING:
                 x = self.calls.sharing(stage, layer, x, maps)
             elif next_letter == SHARING:
-                x, maps = self.calls.kept(stage, layer, x, len(x))
+                x, maps = self.calls.kept(stage, layer, x)
             else:
                 x = self.calls.basic(stage, layer, x)
         return x
@@ -205,7 +205,7 @@ class PSViT(NetworkBase):
                 f"{self.spec.name or 'this PSViT-1D'} pools a sequence with a class token, so its tokens form no "
                 "feature map; use a PSViT-2D, such as psvit_2d_tiny_8"
             )
-        return [x.transpose(1, 2).reshape(len(x), -1, *grid) for x, grid in self._walk(images)]
+        return [x.transpose(1, 2).reshape(x.shape[0], -1, *grid) for x, grid in self._walk(images)]
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, channels, height, width) -> logits (B, classes)."""

@@ -163,7 +163,7 @@ class Walker:
             if shares:
                 maps = tuple(state.maps for state in before)
         elif shares:
-            tokens, kept = calls.kept(stage, module, tokens, len(tokens))
+            tokens, kept = calls.kept(stage, module, tokens)
             maps = kept.chunk(len(nodes))
         else:
             tokens = calls.basic(stage, module, tokens)

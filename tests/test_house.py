@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "psvit.retrain": {"psvit", "psvit.run", "psvit.data", "psvit.engine"},
     "psvit.detection": {"psvit", "psvit.run", "psvit.data", "psvit.engine", "psvit.retrain"},
     "psvit.explain": {"psvit", "psvit.run", "psvit.data", "psvit.engine", "psvit.retrain"},
+    "psvit.deploy": {"psvit", "psvit.run", "psvit.data", "psvit.engine", "psvit.retrain"},
     "psvit.paper": {
         *("psvit", "psvit.run", "psvit.data", "psvit.engine"),
         *("psvit.supernet", "psvit.search", "psvit.retrain"),
@@ -79,7 +80,7 @@ def test_the_table_of_packages_and_the_links_are_the_tree() -> None:
         *("psvit.search.tree", "psvit.search.front", "psvit.search.pick", "psvit.search.report"),
         *("psvit.search.claims", "psvit.search.crossfit"),
         *("psvit.search.latency", "psvit.paper.published", "psvit.paper.tables", "psvit.networks"),
-        *("psvit.detection.config", "psvit.detection.shapes", "psvit.explain.config"),
+        *("psvit.detection.config", "psvit.detection.shapes", "psvit.explain.config", "psvit.deploy.config"),
         *("psvit.run.records", "psvit.retrain.results", "psvit.search.records", "psvit.search.correlation"),
     ],
 )

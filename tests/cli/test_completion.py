@@ -10,7 +10,7 @@ from psvit.cli.main import main
     ("line", "expected"),
     [
         ("psvit-search ", {name.partition(" ")[0] for name in COMMANDS}),
-        ("psvit-search e", ["evolve", "evaluate", "exhaustive", "explain"]),
+        ("psvit-search e", ["evolve", "evaluate", "exhaustive", "export", "explain"]),
         ("psvit-search detect ", ["evaluate", "shapes", "train"]),
         ("psvit-search detect t", ["train"]),
         ("psvit-search detect train --st", ["--start"]),

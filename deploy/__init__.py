@@ -1,0 +1,1 @@
+"""Trained networks outside: predictions for any pictures, and files for other runtimes."""

@@ -1,0 +1,96 @@
+"""Exported files: they answer as the network by hand does, say what they are, and are not left when they differ."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from psvit.archfile import save_arch
+from psvit.cli.main import main
+from psvit.data.config import DataConfig
+from psvit.data.data import open_data
+from psvit.deploy import export as export_module
+from psvit.networks import find_arch
+from psvit.weights import save_weights
+
+NO_ONNX = any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    known = open_data(DataConfig()).trained_on((32, 32))
+    arch = find_arch("1d_mini_4:BS-B-B").meets(known)
+    torch.manual_seed(0)
+    network = arch.build()
+    torch.nn.init.normal_(network.head.weight)
+    save_arch(folder / "arch.json", arch)
+    save_weights(folder / "model.safetensors", network, arch.about() | {"trained_on": known.to_json()})
+    return folder
+
+
+def answers(run: Path) -> tuple[Tensor, Tensor, float]:
+    """Test images, the logits of the network by hand, and its top-1."""
+    from safetensors.torch import load_file
+
+    network = find_arch("1d_mini_4:BS-B-B").build().eval()
+    network.load_state_dict(load_file(run / "model.safetensors"))
+    ((images, labels),) = open_data(DataConfig()).eval_batches("test", (32, 32), 1000)
+    with torch.no_grad():
+        logits = network(images)
+    return images, logits, (logits.argmax(1) == labels).double().mean().item()
+
+
+def test_torch_export(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run), "--to", "torch-export", "--save", str(tmp_path / "out")]) == 0
+    images, logits, top1 = answers(run)
+    assert f"test top-1 {top1:.4f} on {len(images)} images" in capsys.readouterr().out
+    extra = {"psvit.json": ""}
+    program = torch.export.load(tmp_path / "out" / "model.pt2", extra_files=extra).module()
+    torch.testing.assert_close(program(images[:7]), logits[:7], atol=1e-4, rtol=1e-4)
+    said = json.loads(extra["psvit.json"])
+    assert said["class_names"] == list("0123456789")
+    assert (said["image_size"], said["preprocessing"]["mean"]) == ([32, 32], [0.309] * 3)
+
+
+@pytest.mark.skipif(NO_ONNX, reason="needs the extra 'export'")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_onnx(run: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    assert main(["export", str(run), "--to", "onnx", "--save", str(tmp_path)]) == 0
+    images, logits, _ = answers(run)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    found = session.run(["logits"], {"images": images[:7].numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(found), logits[:7], atol=1e-4, rtol=1e-4)
+    said = json.loads(session.get_modelmeta().custom_metadata_map["psvit"])
+    assert said["class_names"] == list("0123456789")
+
+
+def test_a_file_that_answers_differently_is_not_left(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form = export_module._FORMATS["torch-export"]
+
+    def worse(path: Path) -> export_module.Run:
+        network = form.open(path)
+        return lambda images: network(images) + 0.5 * (len(images) == 5)
+
+    monkeypatch.setitem(export_module._FORMATS, "torch-export", replace(form, open=worse))
+    assert main(["export", str(run), "--to", "torch-export", "--save", str(tmp_path / "out")]) == 2
+    assert "differ from torch's by 0.5 at a batch of 5" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_unknown_formats_and_missing_runtimes(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(run), "--to", "onxx"]) == 2
+    assert "to is 'onxx'; use torch-export, onnx" in capsys.readouterr().err
+    monkeypatch.setattr(export_module.importlib.util, "find_spec", lambda name: None)
+    assert main(["export", str(run), "--to", "onnx"]) == 2
+    assert "onnx needs onnx, onnxscript, onnxruntime: pip install" in capsys.readouterr().err
