@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from psvit.detection.coco import CocoImages, flip_horizontal, open_coco, open_split
 from psvit.detection.data_config import CocoConfig
+from psvit.detection.listing import has_area
 
 HEIGHT, WIDTH = 6, 8
 SQUARE = [[2, 1, 5, 1, 5, 4, 2, 4]]  # columns 2 to 4 of rows 1 to 3
@@ -232,15 +234,19 @@ def test_no_image_at_all_is_no_data_set(made):
         ('{"images": [', "is not JSON"),
         (b"\xff\xfe\x00", "is not JSON"),
         ("[]", "is not in COCO's format"),
-        ('{"images": 3}', "is not in COCO's format"),
+        ("[" * 100_000, "is not JSON"),
         ("{}", "has no list of 'images'"),
-        ('{"images": [], "annotations": []}', "has no list of 'categories'"),
-        ('{"images": [], "categories": []}', "has no list of 'annotations'"),
+        ('{"images": 3}', "has no list of 'images'"),
+        ('{"images": [{"id": 1}], "annotations": []}', "has no list of 'categories'"),
+        ('{"images": [{"id": 1}], "categories": []}', "has no list of 'annotations'"),
         ('{"images": [], "annotations": [], "categories": []}', "lists no images"),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "lists no categories"),
         ('{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1}]}', "image 1 lacks its file_name"),
-        ('{"images": [{"file_name": "x"}]}', "has an entry without 'id'"),
-        ('{"images": ["x"]}', "is not in COCO's format"),
-        ('{"annotations": [{"id": 1}]}', "has an entry without 'image_id'"),
+        ('{"images": [{"x": 1}], "annotations": [], "categories": [{"id": 1}]}', r"images\[0\] has no 'id'"),
+        (
+            '{"images": ["x"], "annotations": [], "categories": [{"id": 1}]}',
+            r"images\[0\] is 'x'; it must be",
+        ),
     ],
 )
 def test_what_is_no_listing_is_refused(made, content, message):
@@ -268,7 +274,54 @@ def test_what_is_no_listing_is_refused(made, content, message):
         ({"segmentation": "x"}, "annotation 2 has a segmentation that is neither polygons nor RLE"),
         ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": [48]}}, "annotation 2 has a mask whose size is not its"),
         ({"segmentation": {"size": [HEIGHT, WIDTH]}}, "annotation 2 has a mask whose size is not its image's"),
+        (
+            {"segmentation": {"size": [HEIGHT, float(WIDTH)], "counts": [48]}},
+            "annotation 2 has a mask whose size is not",
+        ),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [3, 999]}}, "run lengths of 1002 pixels in all"),
+        (
+            {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [13, 3]}},
+            "of 16 pixels in all, and its image has 6 x 8 = 48",
+        ),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": []}}, "run lengths of 0 pixels in all"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [50, -2]}}, "are not whole numbers from 0"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [47.5, 0.5]}}, "are not whole numbers from 0"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [[48]]}}, "are not whole numbers from 0"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [True, 47]}}, "are not whole numbers from 0"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [10**400]}}, "in all, and its image has 6 x 8 = 48"),
+        (
+            {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "~"}},
+            "a bad compressed RLE (a character that is none of",
+        ),
+        (
+            {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "0é"}},
+            "a bad compressed RLE (a character that is none of",
+        ),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "`1P"}}, "a bad compressed RLE (it is cut short)"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "P" * 9 + "0"}}, "a run of more pixels than an image"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "O"}}, "a bad compressed RLE (a run of negative length)"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "0"}}, "run lengths of 0 pixels in all"),
+        ({"segmentation": [[1, 2, float("nan"), 4, 5, 6]]}, "neither polygons nor RLE"),
+        ({"segmentation": [[1, 2, 10**400, 4, 5, 6]]}, "neither polygons nor RLE"),
+        ({"segmentation": [["1", "2", "3", "4", "5", "6"]]}, "neither polygons nor RLE"),
+        ({"segmentation": [[[1, 2], [3, 4], [5, 6]]]}, "neither polygons nor RLE"),
+        ({"segmentation": [[[1, 2], [3]]]}, "neither polygons nor RLE"),
+        ({"segmentation": [[0, 0, 8, 6] * 400_000]}, "annotation 2 has a polygon 11,200,000 pixels long"),
+        ({"bbox": [1, 2, 3, 10**400]}, "annotation 2 has no bbox of four numbers"),
+        ({"bbox": [1, 2, -3, 4]}, "annotation 2 has the bbox [1, 2, -3, 4], of negative width or height"),
+        ({"area": None}, "annotation 2 has the area None; write a number of pixels"),
+        ({"area": "480"}, "annotation 2 has the area '480'"),
+        ({"area": [480]}, "annotation 2 has the area [480]"),
+        ({"area": -1}, "annotation 2 has the area -1"),
+        ({"area": float("nan")}, "annotation 2 has the area nan"),
+        ({"iscrowd": None}, "annotation 2 has iscrowd None; write 0 or 1"),
+        ({"iscrowd": 2}, "annotation 2 has iscrowd 2"),
+        ({"iscrowd": "0"}, "annotation 2 has iscrowd '0'"),
+        ({"image_id": [1]}, "annotation 2 has image_id [1], which is not listed"),
+        ({"image_id": True}, "annotation 2 has image_id True, which is not listed"),
+        ({"category_id": None}, "annotation 2 has category_id None, which is not listed"),
         ({"id": 1}, "the id 1 of annotations appears twice"),
+        ({"id": 2**60}, "of annotations is not a whole number"),
         ({"id": "a"}, "the id 'a' of annotations is not a whole number"),
     ],
 )
@@ -281,8 +334,61 @@ def test_images_and_categories_that_cannot_be_meant_are_refused(made):
     assert "category 3 has no name" in made.refused()
     made.listing["categories"][1]["id"] = 9
     assert "the id 9 of categories appears twice" in made.refused()
+    made.listing["categories"][1]["id"] = 3
+    made.listing["categories"][1]["name"] = "dog"
+    assert "categories 9 and 3 have the same name, 'dog'; list it once" in made.refused()
+    made.listing["categories"][1]["name"] = "cat"
+    made.listing["images"][1]["file_name"] = "1.png"
+    assert "images 1 and 2 have the same file_name, '1.png'; list it once" in made.refused()
+    for name in ("a\0", "\ud800"):
+        made.listing["images"][1]["file_name"] = name
+        assert "image 2 has a file_name that no file can have" in made.refused()
+    made.listing["images"][1] = {"id": 2, "file_name": "2.png", "height": 10**9, "width": 10**9}
+    assert "image 2 is listed as 1000000000 x 1000000000 pixels, more than" in made.refused()
     made.listing["images"][1]["id"] = 1
     assert "the id 1 of images appears twice" in made.refused()
+
+
+SHARES = {"bbox": [0.25, 0.2, 0.4, 0.5], "segmentation": [[0.25, 0.2, 0.6, 0.2, 0.6, 0.7]]}
+OUTSIDE = {"segmentation": [[20, 10, 25, 10, 25, 14]]}
+FAR_AWAY = {"segmentation": [[1e9, 0, 2e9, 0, 2e9, 1e9]]}  # pycocotools would ask for 60 GB
+ELSEWHERE = {"bbox": [0, 0, 8, 6], "segmentation": [[0, 0, 2, 0, 2, 2]]}
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "remedy"),
+    [
+        (SHARES, "have box and mask in shares of their image", "multiply x by its width"),
+        (OUTSIDE, "have their mask outside their image", "write polygons in pixels"),
+        (FAR_AWAY, "have their mask outside their image", "write polygons in pixels"),
+        (ELSEWHERE, "have a box that is far from their mask", "not as corners or centre"),
+    ],
+)
+def test_a_fault_of_some_objects_is_counted_and_one_of_most_is_refused(made, change, what, remedy):
+    odd = [annotation(number, **change) for number in (1, 2)]
+    message = made.refused(*odd, annotation(3))
+    assert f"{made.file}: 2 of 3 objects {what}, the first is 1; " in message
+    assert remedy in message
+    images = made.open(annotation(3), *odd, annotation(4))
+    assert images.notes == (f"{made.file}: 2 of 4 objects {what}, the first is 1",)
+    learned = [each["id"] for each in images.listing.coco.dataset["annotations"] if has_area(each, HEIGHT, WIDTH)]
+    assert learned == ([3, 1, 2, 4] if change is ELSEWHERE else [3, 4])
+    images[0]
+
+
+def test_crowds_are_not_judged_by_their_box(made):
+    assert made.open(annotation(1), *(annotation(id, iscrowd=1, **ELSEWHERE) for id in (2, 3))).notes == ()
+
+
+def test_a_part_far_outside_is_dropped_and_the_rest_learned(made):
+    images = made.open(annotation(1, segmentation=[*SQUARE, *FAR_AWAY["segmentation"]]))
+    assert images[0][1]["masks"].sum() == 9
+
+
+def test_a_pipe_is_no_listing(made):
+    os.mkfifo(made.file)
+    with pytest.raises(ValueError, match="is not a regular file"):
+        open_coco(made.root, made.file)
 
 
 def test_broken_images_are_named_when_they_are_read(made):
@@ -299,12 +405,6 @@ def test_broken_images_are_named_when_they_are_read(made):
     with pytest.raises(ValueError, match=r"1\.png has 6 x 8 pixels, and its listing says 8 x 6; restore the image"):
         images[0]
     images[1]
-
-
-def test_a_broken_mask_is_named_when_it_is_read(made):
-    images = made.open(annotation(4, segmentation={"size": [HEIGHT, WIDTH], "counts": [3, 999]}))
-    with pytest.raises(ValueError, match=r"/1\.png: the mask of annotation 4 is corrupt .*; repair or remove it"):
-        images[0]
 
 
 @pytest.mark.parametrize(
