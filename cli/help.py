@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psvit
 from psvit.cli.commands import COMMANDS, Command, Flag, parts
@@ -125,14 +125,21 @@ class _Page:
         return f"{key}={write(self._default(key))}", self._text(key)
 
     def _default(self, key: str) -> Any:
-        """The chosen name of a group, or a value; ``???`` where it must be given."""
+        """The chosen name of a group, or a value (the term of one that follows from others); ``???`` if required."""
         from omegaconf import OmegaConf
+        from omegaconf.errors import InterpolationToMissingValueError
 
         if key in self._chosen:
             return self._chosen[key]
         parent, _, leaf = key.rpartition(".")
         node = OmegaConf.select(self._config, parent) if parent else self._config
-        return "???" if OmegaConf.is_missing(node, leaf) else OmegaConf.select(self._config, key)
+        if OmegaConf.is_missing(node, leaf):
+            return "???"
+        try:
+            return OmegaConf.select(self._config, key)
+        except InterpolationToMissingValueError:  # such as ${run}/final, where the run is required
+            terms = cast("dict[str, str]", OmegaConf.to_container(self._config, resolve=False))
+            return re.sub(r"\$\{(\w+)\}", lambda match: match[1].upper(), terms[key])
 
     def _text(self, key: str) -> str:
         """A setting's help; of a group, with the names in it."""

@@ -67,22 +67,27 @@ def config(supernet_run: Path, quick: Recipe, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def read() -> set[str]:
-    """The splits that were read."""
+    """The splits whose images were read."""
     return set()
+
+
+def noting(method: Callable, read: set[str]) -> Callable:
+    """A method of Data that notes the split it is asked for."""
+
+    def noted(data: Data, split: str, *args: object) -> object:
+        read.add(split)
+        return method(data, split, *args)
+
+    return noted
 
 
 @pytest.fixture(scope="module")
 def whole(config: FinalsConfig, read: set[str]) -> FinalsConfig:
     """A final without a break, one network after the other in this process."""
-    part = Data._part
-
-    def watched(data: Data, split: str) -> object:
-        read.add(split)
-        return part(data, split)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(standalone, "run_jobs", here)
-        patch.setattr(Data, "_part", watched)
+        for name in ("training_set", "pixel_batches", "image"):  # all ways to an image
+            patch.setattr(Data, name, noting(getattr(Data, name), read))
         finals(config)
     return config
 
@@ -153,7 +158,7 @@ def test_stopped_in_the_middle_it_goes_on_to_the_same_end(
 
     again = replace(whole, out=str(tmp_path / "final"))
     monkeypatch.setattr(standalone, "run_jobs", few)
-    with pytest.raises(Stopped, match="the same command goes on"):
+    with pytest.raises(Stopped, match="run the same command again to resume"):
         finals(again)
     assert not (tmp_path / "final/final.json").exists()
     trained.clear()
@@ -189,6 +194,6 @@ def test_what_cannot_be_a_final_is_refused(
         finals(replace(whole, out=str(tmp_path / "a"), max_networks=3))
     with pytest.raises(ValueError, match="init is 'random'; use one of scratch, inherit"):
         FinalsConfig(init="random")
-    monkeypatch.setattr(TrainedSupernet, "sha256", "another")
+    monkeypatch.setattr(TrainedSupernet, "sha256", lambda trained: "another")
     with pytest.raises(ValueError, match="searched another supernet"):
         finals(whole)

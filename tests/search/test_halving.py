@@ -17,7 +17,7 @@ def test_each_round_has_half_the_networks_and_twice_the_epochs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("networks", "epochs"), [(20, None), (None, 200), (12, 300), (34, 480), (33, None), (None, 479)]
+    ("networks", "epochs"), [(20, None), (None, 260), (12, 300), (34, 480), (33, None), (None, 479)]
 )
 def test_as_many_enter_as_the_budget_allows(networks: int | None, epochs: int | None) -> None:
     """The largest field of at most 16 whose rounds, counted one by one, are within both."""

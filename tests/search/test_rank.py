@@ -120,22 +120,27 @@ def config(supernet_run: Path, quick: Recipe, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def read() -> set[str]:
-    """The splits that were read."""
+    """The splits whose images were read."""
     return set()
+
+
+def noting(method: Callable, read: set[str]) -> Callable:
+    """A method of Data that notes the split it is asked for."""
+
+    def noted(data: Data, split: str, *args: object) -> object:
+        read.add(split)
+        return method(data, split, *args)
+
+    return noted
 
 
 @pytest.fixture(scope="module")
 def whole(config: RankConfig, read: set[str]) -> RankConfig:
     """A run without a break, one network after the other in this process."""
-    part = Data._part
-
-    def watched(data: Data, split: str) -> object:
-        read.add(split)
-        return part(data, split)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(standalone, "run_jobs", here)
-        patch.setattr(Data, "_part", watched)
+        for name in ("training_set", "pixel_batches", "image"):  # all ways to an image
+            patch.setattr(Data, name, noting(getattr(Data, name), read))
         rank(config)
     return config
 

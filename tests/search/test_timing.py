@@ -14,6 +14,7 @@ import torch
 from psvit.arch import Architecture, CellPath
 from psvit.cli.main import main
 from psvit.data.config import DataConfig
+from psvit.data.data import open_data
 from psvit.run.random import numpy_rng
 from psvit.search import timing
 from psvit.search.config import LatencyConfig, MeasureConfig
@@ -176,7 +177,9 @@ def test_the_command_measures_a_named_space(
 
 
 def test_the_command_measures_the_supernet(clockwork: SimpleNamespace, tmp_path: Path) -> None:
-    about = {"data": asdict(DataConfig()), "search_split": {}, "seed": 0, "sampling": "uniform"}
+    data = open_data(DataConfig())
+    about = {"data": asdict(data.config), "search_split": {}, "seed": 0, "sampling": "uniform"}
+    about |= {"trained_on": data.trained_on((32, 32)).to_json(), "data_record": data.record().to_json()}
     save_supernet(tmp_path / "supernet.safetensors", Supernet(SMALL.spec, SMALL.cells), SMALL, about)
     config = MeasureConfig(supernet=str(tmp_path), save=str(tmp_path / "latency.json"), repeats=1, device="cpu")
     table = measure_latency(config)

@@ -108,19 +108,20 @@ def test_layer_decay_of_a_network():
 def test_the_moving_average_is_torchs_and_skips_when_told():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    ours = MovingAverage(model, 0.7)
-    theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.7))
-    for step in range(4):
+    ours = MovingAverage(model, 0.25)
+    theirs = AveragedModel(model)
+    for step in range(6):  # by (1 + step) / (10 + step), the decay is 0, 2/11, 3/12 and 0.25 from there
+        theirs.multi_avg_fn = get_ema_multi_avg_fn(2 / 11 if step == 1 else 0.25)
         for weight in model.parameters():
             weight.data += torch.randn_like(weight)
         model(torch.randn(5, 3))
-        ours.update(model, step == 0, torch.tensor(0.0))
+        ours.update(model, step, torch.tensor(0.0))
         theirs.update_parameters(model)
         before = {name: value.clone() for name, value in ours.model.named_parameters()}
-        ours.update(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), False, torch.tensor(1.0))
+        ours.update(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), step, torch.tensor(1.0))
         for name, weight in ours.model.named_parameters():
             assert torch.equal(weight, before[name])
             torch.testing.assert_close(weight.data, theirs.module.get_parameter(name).data)
-        ours.update(model, False, torch.tensor(1.0))  # buffers follow the network
+        ours.update(model, step, torch.tensor(1.0))  # buffers follow the network
     for name, value in ours.model.named_buffers():
         torch.testing.assert_close(value, theirs.module.get_buffer(name))
