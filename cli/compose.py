@@ -29,8 +29,8 @@ def load(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def settings(command: Command, overrides: Sequence[str] = ()) -> Any:
-    """A command's settings as its task gets them: an instance of its schema.
+def settings(command: Command, overrides: Sequence[str] = ()) -> tuple[Any, str | None]:
+    """A command's settings as its task gets them, an instance of its schema; and a note on borrowed recipes.
 
     Raises:
         hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: an override that cannot be read or does
@@ -39,8 +39,9 @@ def settings(command: Command, overrides: Sequence[str] = ()) -> Any:
     """
     with composer(command) as compose:
         config = compose(overrides)
+        note = borrowed_note(config.hydra.runtime.choices)
         del config.hydra
-        return instantiate(config, load(command.schema))
+        return instantiate(config, load(command.schema)), note
 
 
 def instantiate(config: DictConfig, schema: type[Any]) -> Any:
@@ -124,16 +125,22 @@ def recipe_of(kind: str, data: str) -> str:
     return f"{kind}/{data if data in choices(f'recipe/{kind}') else FALLBACK}"
 
 
-def borrowed_recipes(chosen: Mapping[str, str | None]) -> list[str]:
-    """Those of Hydra's choices that :func:`recipe_of` made for want of a recipe: ``recipe=supernet/imagefolder``."""
+def borrowed_note(chosen: Mapping[str, str | None]) -> str | None:
+    """A line on those of Hydra's choices that :func:`recipe_of` made for want of a recipe; None if there are none."""
     data = chosen.get("data")
     recipes = [(group, name) for group, name in chosen.items() if group.partition("@")[0] == "recipe" and name]
     kinds = [name.partition("/")[0] for _, name in recipes]
-    return [
+    borrowed = " ".join(
         f"{group}={name}"
         for (group, name), kind in zip(recipes, kinds, strict=True)
         if data and recipe_of(kind, data) == name != f"{kind}/{data}"
-    ]
+    )
+    if not borrowed:
+        return None
+    return (
+        f"note: data={data} has no recipe of its own; it takes {borrowed}, for thousands of images (for a million: "
+        f"{borrowed.replace(FALLBACK, LARGE)})"
+    )
 
 
 def search_folder(searcher: str, flops: str | None, params: str | None, seed: int, latency: str | None = None) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psvit.cli.commands import Command
-from psvit.cli.compose import CONF, FALLBACK, LARGE, borrowed_recipes, instantiate, load, register
+from psvit.cli.compose import CONF, borrowed_note, instantiate, load, register
 from psvit.cli.faults import complain, explain
 from psvit.cli.repeat import command_line
 from psvit.run.folder import recorded_as
@@ -40,7 +40,7 @@ def launch(command: Command, flags: list[str], overrides: list[str]) -> int:
 
     def task(config: DictConfig) -> None:
         try:
-            _start(command, config, schema, makes_folder)
+            _start_composed(command, config, schema)
         except (ValueError, OmegaConfBaseException, Stopped) as error:
             if _is_sweep():  # the other jobs go on
                 raise
@@ -59,21 +59,28 @@ def launch(command: Command, flags: list[str], overrides: list[str]) -> int:
     return 0
 
 
-def _start(command: Command, config: DictConfig, schema: type[Any], makes_folder: bool) -> None:
-    """Call a command's task; its run folder, if it makes one, records the line that repeats it."""
+def _start_composed(command: Command, config: DictConfig, schema: type[Any]) -> None:
+    """Call a command's task with what Hydra composed; a job of a sweep works in a folder of its own."""
     from hydra.core.hydra_config import HydraConfig
 
     hydra, settings = HydraConfig.get(), instantiate(config, schema)
-    if makes_folder and _is_sweep():
+    if hasattr(settings, "out") and _is_sweep():
         settings.out = str(Path(settings.out) / hydra.sweep.subdir)
-    if _is_main() and (borrowed := borrowed_recipes(hydra.runtime.choices)):
-        print(
-            f"note: data={hydra.runtime.choices['data']} has no recipe of its own; it takes {' '.join(borrowed)}, for "
-            f"thousands of images (for a million: {' '.join(borrowed).replace(FALLBACK, LARGE)})"
-        )
-    line = command_line(command, settings) if makes_folder and _is_main() else None
+    start(command, settings, borrowed_note(hydra.runtime.choices))
+
+
+def start(command: Command, settings: Any, note: str | None) -> Any:
+    """Call a command's task; its run folder, if it makes one, records the line that repeats it.
+
+    Args:
+        settings: an instance of the command's schema.
+        note: a line to print first.
+    """
+    if note and _is_main():
+        print(note)
+    line = command_line(command, settings) if hasattr(settings, "out") and _is_main() else None
     with recorded_as(line):
-        load(command.task)(settings)
+        return load(command.task)(settings)
 
 
 def _is_main() -> bool:

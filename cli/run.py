@@ -65,13 +65,25 @@ class RunAllConfig(RunConfig):
     retrain: RetrainPart = field(default_factory=RetrainPart)
 
 
-def run_all(config: RunAllConfig) -> Path:
+@dataclass(frozen=True)
+class RunResult:
+    """What all parts made.
+
+    Attributes:
+        report: ``report.md``.
+        search: what the search found.
+        retrain: what the retraining made.
+    """
+
+    report: Path
+    search: SearchResult
+    retrain: RetrainResult
+
+
+def run_all(config: RunAllConfig) -> RunResult:
     """Train a supernet, search it, retrain the winner and report, in folders below ``config.out``.
 
     Each part resumes where it was stopped; what is finished is not done again.
-
-    Returns:
-        ``report.md``.
 
     Raises:
         ValueError: what the parts refuse, or several processes, since a search may have to be chosen by its speed here.
@@ -95,7 +107,7 @@ def run_all(config: RunAllConfig) -> Path:
     write_text(out / "report.md", report(config, found, made))
     print("\n" + "\n".join(f"{key:<12}{text}" for key, text in _facts(config, found, made).items()))
     print(f"\nwrote {out / 'report.md'}")
-    return out / "report.md"
+    return RunResult(out / "report.md", found, made)
 
 
 def _start(name: str, task: Callable[[Config], Result], config: Config) -> Result:

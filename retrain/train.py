@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +41,10 @@ class RetrainResult:
     folder: Path
     weights: Path
     top1: float
+
+    def metrics(self) -> pd.DataFrame:
+        """Losses, scores and speed, an epoch a row."""
+        return pd.read_csv(self.folder / "metrics.csv")
 
 
 def retrain(config: RetrainConfig) -> RetrainResult:

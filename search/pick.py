@@ -30,8 +30,8 @@ from psvit.units import Band, format_duration, format_quantity
 _SAME = ("supernet_sha256", "space", "search_split", "placements")  # what makes scores comparable
 
 
-def pick(config: PickConfig) -> None:
-    """Print the best architectures within a budget, and how many of all within it were scored.
+def pick(config: PickConfig) -> Answer:
+    """Print and give the best architectures within a budget, and how many of all within it were scored.
 
     Raises:
         ValueError: no search, searches of different supernets, or nothing within the budget that has a score.
@@ -44,10 +44,11 @@ def pick(config: PickConfig) -> None:
         save_arch(Path(config.save), _arch_file(scored, answer))
     if config.json:
         print(json.dumps(_to_json(scored, answer, config.top), indent=2))
-        return
+        return answer
     print("\n".join(_lines(scored, answer, config.top)))
     if config.save is not None:
         print(f"wrote {config.save}, the first of them")
+    return answer
 
 
 # ---------------------------------------------------------------------------------------------------- what was scored

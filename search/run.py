@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, replace
@@ -34,7 +35,7 @@ from psvit.search.random_search import RandomSearch
 from psvit.search.records import SearchRecord
 from psvit.search.report import report
 from psvit.search.searchers import AUTO, SEARCHERS
-from psvit.search.tables import FRONT, TOP
+from psvit.search.tables import FRONT, HISTORY, TOP
 from psvit.search.timing import latency_table
 from psvit.search.trial import Trial
 from psvit.supernet.checkpoint import TrainedSupernet
@@ -58,6 +59,23 @@ class SearchResult:
     arch: Path
     best: Trial
     claims: Claims
+
+    def history(self) -> pd.DataFrame:
+        """All that was scored, an architecture a row."""
+        return HISTORY.read(self.folder / "history.csv")
+
+    def top(self) -> pd.DataFrame:
+        """The best 20, and how sure their order is."""
+        return TOP.read(self.folder / "top.csv")
+
+    def front(self) -> pd.DataFrame:
+        """What nothing beats at equal or lower cost."""
+        return FRONT.read(self.folder / "front.csv")
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what may be said of the winner, and the best 20."""
+        said = "".join(f"<p>{html.escape(line)}</p>" for line in self.claims.lines)
+        return f"<p><b>{self.best.architecture}</b></p>{said}{self.top().to_html(index=False)}"
 
 
 def search(config: SearchRunConfig) -> SearchResult | None:
