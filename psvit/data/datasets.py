@@ -1,4 +1,4 @@
-"""Datasets by name: the digits of this package, folders of pictures, ImageNet, CIFAR, Fashion-MNIST, caches, shards."""
+"""Datasets by name: this package's digits, folders, lists, ImageNet, CIFAR, Fashion-MNIST, caches, shards."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from psvit.data.config import DataConfig
+from psvit.data.csv_list import open_csv
 from psvit.data.idx import read_idx
 from psvit.data.images import ArrayImages, Dataset, FolderImages, Images
 from psvit.data.listing import LeftOut, class_folders, list_images, report_left_out
 from psvit.data.names import check_utf8, printable
 from psvit.data.packed import open_packed
+from psvit.data.splits import SPLIT_NAMES
 from psvit.data.webdataset import open_webdataset
-
-SPLIT_NAMES = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
-"""What the folder of a split may be called, in lower case, and which split it is."""
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts it."""
@@ -47,7 +46,7 @@ def open_dataset(config: DataConfig) -> Dataset:
         raise ValueError(f"data={config.name} needs to know where its images are; give data.root=FOLDER")
     check_utf8(config.root)
     root = Path(config.root).expanduser()
-    if not root.is_dir():
+    if not (root.is_dir() or (config.name == "csv" and root.is_file())):
         raise ValueError(f"data.root={root} {'is not a folder' if root.exists() else 'does not exist'}; give a folder")
     return _OPENERS[config.name](root)
 
@@ -96,7 +95,9 @@ def _open_folder(root: Path) -> Dataset:
         left_out = LeftOut()
         classes = class_folders(train, left_out)
     if not classes:
-        raise ValueError(f"{train} holds no class folders; give each class a folder of its own there")
+        lists = sorted(each.name for each in root.glob("*.csv"))
+        listed = f", or if {printable(lists[0])} lists the images say data=csv" if lists else ""
+        raise ValueError(f"{train} holds no class folders; give each class a folder of its own there{listed}")
     if len(classes) == 1:
         raise ValueError(f"{train} holds only one class, {classes[0]!r}; a classifier needs at least two")
     tests = [root / splits[split] for split in ("test", "val") if split in splits]
@@ -249,6 +250,7 @@ _OPENERS: dict[str, Callable[[Path], Dataset]] = {
     "imagenet": _open_imagenet,
     "packed": open_packed,
     "webdataset": open_webdataset,
+    "csv": open_csv,
     "cifar10": lambda root: _open_cifar(root, CIFAR10, (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
     "cifar100": lambda root: _open_cifar(root, CIFAR100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
     "fashion-mnist": _open_fashion_mnist,

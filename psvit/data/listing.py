@@ -180,10 +180,16 @@ def report_left_out(folder: Path, images: int, classes: int, left_out: LeftOut) 
     It is logged once per process and listing, and neither by loader workers and other child processes, nor by any but
     the first of several ranks, nor when torchrun restarts them.
     """
+    if text := str(left_out):
+        warn(f"{printable(str(folder))}: {_count(images, 'image')} in {classes:,} classes; left out: {text}")
+
+
+def warn(line: str) -> None:
+    """Log a line as :func:`report_left_out` does."""
     restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     follower = os.environ.get("RANK", "0") != "0" or multiprocessing.parent_process() is not None
-    if (text := str(left_out)) and not restarted and not follower:
-        _warn_once(f"{printable(str(folder))}: {_count(images, 'image')} in {classes:,} classes; left out: {text}")
+    if not restarted and not follower:
+        _warn_once(line)
 
 
 @functools.cache

@@ -12,6 +12,9 @@ from psvit.run.random import numpy_rng
 
 Integers = NDArray[np.int64]
 
+SPLIT_NAMES = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+"""What a split may be called, in lower case, and which split it is."""
+
 
 def stratified_split(
     labels: NDArray[np.integer[Any]], fraction: float, seed: int, purpose: str, class_names: Sequence[str]
