@@ -21,6 +21,8 @@ from torch.distributed.rendezvous import rendezvous
 from psvit.data.plan import Share
 from psvit.run.folder import differences
 
+_LAST_WORK = 0.1  # seconds
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -81,6 +83,9 @@ class Processes:
         try:
             yield
         finally:
+            # a thread of Gloo's that drops the tensors of its last work needs the GIL, which torch 2.6 holds while it
+            # waits for that thread to end: let it be done before
+            time.sleep(_LAST_WORK)
             dist.destroy_process_group()
 
     def _meet(self, store: Store) -> Store:
