@@ -23,6 +23,7 @@ from psvit.units import format_duration
 Run = Callable[[Tensor], Tensor]
 """Images (B, 3, height, width), normalised, -> logits (B, classes), in another runtime."""
 BATCHES = (1, 5)  # that are compared with torch
+OPSET = 18  # that torch's exporter writes; to any other it would have to convert
 TOLERANCE = 1e-3  # of a logit, beside the same share of the largest
 
 
@@ -115,7 +116,13 @@ def _open_torch(path: Path) -> Run:
 
 def _write_onnx(program: torch.export.ExportedProgram, about: str, path: Path) -> None:
     made: Any = torch.onnx.export(
-        program, dynamo=True, input_names=["images"], output_names=["logits"], verbose=False, external_data=False
+        program,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["logits"],
+        verbose=False,
+        external_data=False,
     )
     made.model.metadata_props["psvit"] = about
     made.save(path)

@@ -39,7 +39,7 @@ TWO_STEPS = ["epochs=1", "batch_size=2", "accumulate=1", "warmup_epochs=0"]
 
 def settings(name: str, *words: str) -> Any:
     """The settings of a command, from its words, as the command gets them."""
-    return compose.settings(COMMANDS[name], parse(COMMANDS[name], words)[1])
+    return compose.settings(COMMANDS[name], parse(COMMANDS[name], words)[1])[0]
 
 
 def arch_of(name: str) -> str:

@@ -58,7 +58,7 @@ def test_onnx_with_a_dynamic_batch(network: PSViT, tmp_path: Path) -> None:
     import onnxruntime
 
     path = tmp_path / "network.onnx"
-    torch.onnx.export(exported(network), (images(2),), path, dynamo=True, verbose=False)
+    torch.onnx.export(exported(network), (images(2),), path, dynamo=True, opset_version=18, verbose=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (name,) = [each.name for each in session.get_inputs()]
     check(network, lambda batch: torch.from_numpy(session.run(None, {name: batch.numpy()})[0]))
