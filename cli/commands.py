@@ -427,6 +427,20 @@ _COMMANDS = (
         },
     ),
     Command(
+        name="runs",
+        summary="the runs that there are: state, what was found, size",
+        about="Lists every run below a folder, the latest last: whether it is running, finished, or how far it came; "
+        "what was found; how large it is; and the command that repeats or resumes it.",
+        task="psvit.cli.runs:list_runs",
+        schema="psvit.cli.runs:RunsConfig",
+        flags=(_JSON,),
+        examples={
+            "all of them": "psvit-search runs",
+            "of another disk": "psvit-search runs /data/runs --json",
+        },
+        argument=Flag("FOLDER", "runs", "FOLDER"),
+    ),
+    Command(
         name="inspect",
         summary="layers, tokens, FLOPs and parameters of a network",
         about="Prints a network stage by stage.",
