@@ -168,9 +168,17 @@ def _facts(config: RunAllConfig, found: SearchResult, made: RetrainResult) -> di
         "budget": f"FLOPs: {Band.parse(budget.flops)}; parameters: {Band.parse(budget.params)}"
         + (f"; latency: {Band.parse(budget.latency, parse_duration).text(format_duration)}" if budget.latency else ""),
         "winner": f"{best.architecture}, {cost}",
-        "inherited": f"{found.claims.lines[0]}; {found.claims.lines[1]}",
-        "retrained": f"top-1 {made.top1:.4f} on the test split",
+        "inherited": f"{found.claims.own}; {found.claims.compared}",
+        "retrained": f"{_retrained(found)}top-1 {made.top1:.4f} on the test split",
     }
+
+
+def _retrained(found: SearchResult) -> str:
+    """Which network, if it is not the winner."""
+    if found.preferred.architecture == found.best.architecture:
+        return ""
+    cost = format_quantity(found.preferred.flops)
+    return f"{found.preferred.architecture}, {cost} FLOPs, the cheapest that the images cannot tell from the winner: "
 
 
 def report(config: RunAllConfig, found: SearchResult, made: RetrainResult) -> str:
@@ -184,7 +192,7 @@ def report(config: RunAllConfig, found: SearchResult, made: RetrainResult) -> st
     facts = [f"| {key} | {text} |" for key, text in _facts(config, found, made).items()]
     plots = {path.name: path for folder in (made.folder, found.folder) for path in sorted(folder.glob("*.png"))}
     files = {
-        "the architecture": found.arch,
+        "the retrained architecture": found.arch,
         "its weights": made.weights,
         "every scored architecture": found.folder / "history.csv",
         "run of the supernet": supernet,

@@ -162,7 +162,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def _of_search(record: Any) -> str:
-    return f"{record.layers}, {_flops(record)}, {record.scored:,} scored; {record.claims.lines[0]}"
+    return f"{record.layers}, {_flops(record)}, {record.scored:,} scored; {record.claims.own}"
 
 
 def _of_training(record: Any) -> str:

@@ -20,11 +20,13 @@ from psvit.intervals import Estimate
 from psvit.search.crossfit import (
     FOLDS,
     FoldSums,
+    Headroom,
     Reliability,
     assign_folds,
     cross_fitted_difference,
     cross_fitted_gain,
     cross_fitted_score,
+    headroom,
     not_told_apart,
     reliability,
 )
@@ -95,6 +97,8 @@ class Claims:
         reliability: of the scores that the search ranked by; None where it raced, or scored fewer than two.
         tied: how many of all that were scored the images cannot tell from the winner; None where it raced.
         cheapest, cheapest_flops: layers and FLOPs of the cheapest of these.
+        flops: the winner's own; None in files of an older version.
+        headroom: of random architectures of equal cost; None where too few were scored.
     """
 
     num_images: int
@@ -109,23 +113,31 @@ class Claims:
     tied: int | None
     cheapest: str | None
     cheapest_flops: int | None
+    flops: int | None = None
+    headroom: Headroom | None = None
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
 
     @property
     def lines(self) -> list[str]:
-        """One sentence each: score, comparison, how many are tied, and whether the images were enough."""
-        how = "that did not choose it" if self.cross_fitted else "that the search did not see"
-        found = [
-            f"on {self.num_images:,} images {how}: top-1 {self.top1}, loss {self.loss}",
-            self._compared(),
-            self._tied(),
-            self._enough(),
-        ]
+        """One sentence each: score, comparison, headroom, how many are tied, and whether the images were enough.
+
+        That there is nothing to find at this cost comes first.
+        """
+        found = [self.own, self.compared, self._tied(), self._enough()]
+        found.insert(2 if self.headroom and self.headroom.exists else 0, self._headroom())
         return [line for line in found if line]
 
-    def _compared(self) -> str:
+    @property
+    def own(self) -> str:
+        """The winner's own score."""
+        how = "that did not choose it" if self.cross_fitted else "that the search did not see"
+        return f"on {self.num_images:,} images {how}: top-1 {self.top1}, loss {self.loss}"
+
+    @property
+    def compared(self) -> str:
+        """How it compares with random architectures of its cost."""
         if not self.others:
             return "no other architectures of equal cost were scored to compare it with"
         several = "s" if self.others > 1 else ""
@@ -137,13 +149,29 @@ class Claims:
             return place
         return f"{place}; better than their mean in top-1 by {self.gain_top1}, in loss by {self.gain_loss}"
 
+    def _headroom(self) -> str:
+        room = self.headroom
+        if room is None:
+            return ""
+        if room.exists:
+            return (
+                f"losses of equal cost truly differ by {room.spread:.4f} (standard deviation; the images add "
+                f"{room.noise:.4f} by chance): the best of {room.number} is about {room.gain:.4f} ahead of their mean"
+            )
+        return (
+            f"at this cost there is little to find: by their losses the best of {room.number} random architectures is "
+            f"about {room.gain:.4f} ahead of their mean, and the images add {room.noise:.4f} to each by chance; what a "
+            "search can save here is cost"
+        )
+
     def _tied(self) -> str:
         if not self.tied or self.tied == 1:
             return ""
         assert self.cheapest_flops is not None
+        less = f", {1 - self.cheapest_flops / self.flops:.0%} less" if self.flops else ""
         return (
             f"the images cannot tell {self.tied:,} architectures from the winner; the cheapest of them is "
-            f"{self.cheapest}, {format_quantity(self.cheapest_flops)} FLOPs"
+            f"{self.cheapest}, {format_quantity(self.cheapest_flops)} FLOPs{less}"
         )
 
     def _enough(self) -> str:
@@ -200,7 +228,13 @@ class Reporter:
         places = np.searchsorted(rows, places)  # of the rows of outcomes
         best, others = slice(len(rows)), slice(len(rows), None)
         claims = self._claims(places[:, 0], (correct[best], loss[best]), (correct[others], loss[others]))
+        claims = replace(claims, flops=self.trials[0].flops, headroom=self._headroom_of(baseline))
         return self._with_ties(claims, loss[best]), self._top_table(places, correct[best], loss[best])
+
+    def _headroom_of(self, baseline: Sequence[Trial]) -> Headroom | None:
+        """Of the images that were searched on: architectures that are drawn at random were chosen by none."""
+        scored = [trial for trial in baseline if not trial.failed and trial.folds]
+        return headroom(_fold_sums(scored, self._all_folds[: len(self.shares.search)])) if scored else None
 
     def _places(self) -> NDArray[np.int64]:
         """(K, places) number, in ``trials``, of the architecture at each place as each fold sees it."""

@@ -11,6 +11,7 @@ from psvit.supernet.config import SpaceConfig
 from psvit.units import parse_quantity
 
 RANK_BY = ("loss", "top1")
+PREFER = ("best", "cheapest")
 COSTS = ("spread", "equal")
 INITS = ("scratch", "inherit")
 
@@ -92,6 +93,8 @@ class SearchConfig:
         latency: what a latency budget refers to.
         searcher: name of a searcher, or ``auto`` for exhaustive search if that is fast enough, else evolution.
         rank_by: score to rank architectures by: ``loss``, which tells them apart on fewer images, or ``top1``.
+        prefer: what becomes arch.json: the ``best``, or the ``cheapest`` that the images cannot tell from it. The other
+            one is best.json or cheapest.json.
         trials: architectures to score. Exhaustive search scores all.
         population: architectures per generation (in random search, per batch).
         parents: best architectures so far that each generation is bred from.
@@ -114,6 +117,7 @@ class SearchConfig:
     latency: LatencyConfig = field(default_factory=LatencyConfig)
     searcher: str = "evolve"
     rank_by: str = "loss"
+    prefer: str = "best"
     trials: int = 1000
     population: int = 50
     parents: int = 10
@@ -139,6 +143,11 @@ class SearchConfig:
         check_share(self, "confidence", prefix="search.", zero=False, one=False)
         check_choice(self, PRECISIONS, "precision", prefix="search.")
         check_choice(self, RANK_BY, "rank_by", prefix="search.")
+        check_choice(self, PREFER, "prefer", prefix="search.")
+        if self.race and self.prefer == "cheapest":
+            raise ValueError(
+                "a race drops what it does not keep, and cannot say what is tied; leave search.prefer=best"
+            )
         if self.memory is not None:
             parse_quantity(self.memory)
         if self.race and self.searcher != "exhaustive":

@@ -24,6 +24,7 @@ from psvit.run.random import numpy_rng
 
 FOLDS = 6  # an even number, so that halves are whole folds
 RELIABLE = 0.8  # reliability from which scores are said to tell architectures apart
+_FEWEST_OF_EQUAL_COST = 8  # architectures that a spread is estimated from
 _HALVES = 10  # ways of cutting six folds into halves
 
 Floats = NDArray[np.float64]
@@ -244,7 +245,7 @@ def reliability(sums: FoldSums) -> Reliability:
     Architectures without a score do not count.
     """
     scored = np.isfinite(sums.loss).all(axis=1)
-    taus, noise = [], []
+    taus = []
     for half in _halves(len(sums.sizes)):
         parts = []
         for used in (half, ~half):
@@ -252,12 +253,59 @@ def reliability(sums: FoldSums) -> Reliability:
             parts.append((sums.correct[scored][:, used].sum(1) / images, sums.loss[scored][:, used].sum(1) / images))
         (top1, loss), (other_top1, other_loss) = parts
         taus.append((_tau(top1, other_top1), _tau(loss, other_loss)))
-        noise.append(np.var(loss - other_loss) / 4)  # of the mean of two halves
     images = int(sums.sizes.sum())
     variance = float(np.var(sums.loss[scored].sum(axis=1) / images))
-    signal = max(variance - float(np.mean(noise)), 0.0)
+    signal = max(variance - _noise(sums.loss[scored], sums.sizes, ddof=0), 0.0)
     tau_top1, tau_loss = np.mean(taus, axis=0).tolist()
     return Reliability(tau_top1, tau_loss, signal / variance if variance else 0.0, float(np.sqrt(signal)), images)
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """What there is to find among architectures of equal cost, by the loss that they inherit.
+
+    Attributes:
+        number: random architectures that it is estimated from.
+        spread: standard deviation of their true losses, the images' part taken off.
+        noise: of what the images add by chance to the loss of one next to another's, on as many as were scored.
+    """
+
+    number: int
+    spread: float
+    noise: float
+
+    @property
+    def gain(self) -> float:
+        """How far the best of them is ahead of their mean, about: the expected largest of as many normal numbers.
+
+        Blom's approximation (1958).
+        """
+        return self.spread * NormalDist().inv_cdf((self.number - 0.375) / (self.number + 0.25))
+
+    @property
+    def exists(self) -> bool:
+        """Whether that is more than what these images add by chance to a difference of two."""
+        return self.gain > self.noise * float(np.sqrt(2))
+
+
+def headroom(sums: FoldSums) -> Headroom | None:
+    """Of random architectures of equal cost; None for fewer than eight that have a score."""
+    scored = np.isfinite(sums.loss).all(axis=1)
+    if scored.sum() < _FEWEST_OF_EQUAL_COST:
+        return None
+    sums = FoldSums(sums.correct[scored], sums.loss[scored], sums.sizes)
+    noise = _noise(sums.loss, sums.sizes, ddof=1)
+    signal = float(np.var(sums.loss.sum(axis=1) / sums.sizes.sum(), ddof=1)) - noise
+    return Headroom(len(sums.loss), float(np.sqrt(max(signal, 0.0))), float(np.sqrt(noise)))
+
+
+def _noise(loss: Floats, sizes: Integers, ddof: int) -> float:
+    """Variance that the images add to the architectures' mean losses: what halves of the images disagree by."""
+    parts = []
+    for half in _halves(len(sizes)):
+        one, other = (loss[:, used].sum(axis=1) / sizes[used].sum() for used in (half, ~half))
+        parts.append(np.var(one - other, ddof=ddof) / 4)  # of the mean of two halves
+    return float(np.mean(parts))
 
 
 def _halves(folds: int) -> Iterator[NDArray[np.bool_]]:

@@ -44,6 +44,7 @@ class SearchRecord(Record):
         claims: what images that did not choose the winner say of it.
         search: what was searched.
         tool: name and version of the program.
+        preferred: layers in arch.json, the winner's or those of the cheapest that is tied with it; None in older files.
     """
 
     format: ClassVar[str] = "psvit-search-result"
@@ -61,6 +62,7 @@ class SearchRecord(Record):
     claims: Claims
     search: HistoryRecord
     tool: str
+    preferred: str | None = None
 
 
 @dataclass(frozen=True)

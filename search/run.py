@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from psvit.arch import Architecture
+import psvit
+from psvit.arch import Architecture, CellPath
 from psvit.archfile import ArchFile, save_arch
 from psvit.draw import draw_architecture
 from psvit.engine.device import pick_device
@@ -50,15 +51,17 @@ class SearchResult:
 
     Attributes:
         folder: the run folder.
-        arch: the winner's arch.json.
+        arch: the arch.json.
         best: the winner.
         claims: what images that did not choose it say of it.
+        preferred: what arch.json holds: the winner, or the cheapest that is tied with it (``search.prefer``).
     """
 
     folder: Path
     arch: Path
     best: Trial
     claims: Claims
+    preferred: Trial
 
     def history(self) -> pd.DataFrame:
         """All that was scored, an architecture a row."""
@@ -256,7 +259,7 @@ class _Search:
         claims, top = reporter(baseline.trials)
         TOP.write(self.folder / "top.csv", top)
         FRONT.write(self.folder / "front.csv", pareto_front(frame, ("flops", "params"), self.settings.rank_by))
-        self._write_winner(history, best, claims)
+        preferred = self._write_winner(history, best, claims)
         self._draw(frame, best, baseline)
         arch, page = self.folder / "arch.json", report(self.folder)
         print(
@@ -264,20 +267,33 @@ class _Search:
             f"FLOPs, {format_quantity(best.params)} parameters"
         )
         print(claims)
+        if preferred is not best:
+            cost = format_quantity(preferred.flops)
+            print(f"search.prefer=cheapest: arch.json is {preferred.architecture}, {cost} FLOPs")
         print(f"wrote {arch}, and {page.name}, history.csv, top.csv, front.csv and pictures beside it")
-        return SearchResult(self.folder, arch, best, claims)
+        return SearchResult(self.folder, arch, best, claims, preferred)
 
-    def _write_winner(self, history: History, best: Trial, claims: Claims) -> None:
-        """``arch.json`` and ``result.json``."""
-        provenance = self.record.provenance(best.architecture, best.top1, best.loss, len(history))
-        save_arch(
-            self.folder / "arch.json", ArchFile(self.space.spec, best.architecture, provenance, self.record.trained_on)
-        )
+    def _write_winner(self, history: History, best: Trial, claims: Claims) -> Trial:
+        """``arch.json``, of the best or of the cheapest that is tied with it, the other one beside it; ``result.json``.
+
+        Returns:
+            The one in ``arch.json``.
+        """
+        cheapest = best
+        if claims.cheapest is not None:
+            cheapest = next(trial for trial in history.trials if str(trial.architecture) == claims.cheapest)
+        files = {"best": ("cheapest", best, cheapest), "cheapest": ("best", cheapest, best)}
+        other_name, preferred, other = files[self.settings.prefer]
+        for name in ("best", "cheapest"):
+            (self.folder / f"{name}.json").unlink(missing_ok=True)  # of the other preference
+        self._save_arch("arch.json", preferred, len(history))
+        if other is not preferred:
+            self._save_arch(f"{other_name}.json", other, len(history))
         SearchRecord(
             layers=str(best.architecture),
             flops=best.flops,
             params=best.params,
-            path=provenance["path"],
+            path=str(CellPath.canonical(best.architecture, self.space.cells)),
             top1=best.top1,
             loss=best.loss,
             num_images=best.num_images,
@@ -285,8 +301,15 @@ class _Search:
             failed=sum(trial.failed for trial in history.trials),
             claims=claims,
             search=self.record,
-            tool=provenance["tool"],
+            tool=f"psvit-search {psvit.__version__}",
+            preferred=str(preferred.architecture),
         ).save(self.folder / "result.json")
+        return preferred
+
+    def _save_arch(self, name: str, trial: Trial, scored: int) -> None:
+        provenance = self.record.provenance(trial.architecture, trial.top1, trial.loss, scored)
+        arch = ArchFile(self.space.spec, trial.architecture, provenance, self.record.trained_on)
+        save_arch(self.folder / name, arch)
 
     def _draw(self, frame: pd.DataFrame, best: Trial, baseline: History) -> None:
         """The pictures: scores against cost, progress by trials, and the winner."""

@@ -26,6 +26,7 @@ WITHOUT_EFFECT = (
     *("search.batch_size", "search.memory", "search.compile", "search.auto_minutes"),
     *("search.latency.table", "search.latency.force", "search.latency.repeats"),  # what was measured is compared
     "search.trials",  # a finished search resumes when it is asked for more
+    "search.prefer",  # what was scored stays; its results are written anew
 )
 
 

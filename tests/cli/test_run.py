@@ -37,7 +37,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         save_arch(folder / "arch.json", ArchFile(SPACES["2d_mini_4"], Architecture.parse("BS-B-B")))
         (folder / "scores.png").touch()
         best = SimpleNamespace(architecture="BS-B-B", flops=2_500_000, params=150_000, top1=0.875, loss=0.5)
-        return SimpleNamespace(folder=folder, arch=folder / "arch.json", best=best, claims=claims(others=50, place=1))
+        return SimpleNamespace(
+            folder=folder, arch=folder / "arch.json", best=best, claims=claims(others=50, place=1), preferred=best
+        )
 
     def retrain(config: Any) -> Any:
         folder = start("retrain", config)

@@ -14,9 +14,11 @@ from psvit.search.claims import TOP_ROWS, Claims, ImageShares, Reporter
 from psvit.search.crossfit import (
     FOLDS,
     FoldSums,
+    Headroom,
     cross_fitted_difference,
     cross_fitted_gain,
     cross_fitted_score,
+    headroom,
     not_told_apart,
     reliability,
 )
@@ -220,6 +222,17 @@ def test_equals_gain_nothing_though_the_winner_leads_on_its_own_images(adaptive:
     assert min(leads) > 0
 
 
+@both
+def test_headroom_is_of_the_images_that_were_searched_on(adaptive: bool) -> None:
+    scored = draw(4, images=600, adaptive=adaptive, spread=3)
+    found, _ = scored.reporter(scored.baseline)
+    rows, images = slice(len(scored.searched), None), slice(0, len(scored.shares.search))
+    drawn = FoldSums.of(scored.correct[rows, images], scored.loss[rows, images], scored.folds[images])
+    assert found.headroom == headroom(drawn)
+    assert found.headroom is not None
+    assert found.flops == scored.reporter.trials[0].flops
+
+
 @ranks
 def test_the_place_counts_those_that_are_better(rank_by: str) -> None:
     for seed in range(5):
@@ -281,6 +294,17 @@ FEW = (
 )
 
 
+ROOM = Headroom(number=50, spread=0.01, noise=0.005)
+FOUND = (
+    "losses of equal cost truly differ by 0.0100 (standard deviation; the images add 0.0050 by chance): the best of 50 "
+    "is about 0.0224 ahead of their mean"
+)
+NOTHING = (
+    "at this cost there is little to find: by their losses the best of 50 random architectures is about 0.0022 ahead "
+    "of their mean, and the images add 0.0050 to each by chance; what a search can save here is cost"
+)
+
+
 def unreliable(share: float) -> Claims:
     enough = claims().reliability
     assert enough is not None
@@ -292,6 +316,11 @@ def unreliable(share: float) -> Claims:
     [
         (claims(), [f"on 1,200 images that did not choose it: {SCORE}", GAIN, TIED]),
         (claims(cross_fitted=False), [f"on 1,200 images that the search did not see: {SCORE}", GAIN, TIED]),
+        (claims(headroom=ROOM), [f"on 1,200 images that did not choose it: {SCORE}", GAIN, FOUND, TIED]),
+        (
+            claims(headroom=replace(ROOM, spread=0.001), flops=5_000_000),
+            [NOTHING, f"on 1,200 images that did not choose it: {SCORE}", GAIN, f"{TIED}, 50% less"],
+        ),
         (
             unreliable(0.5),
             [
@@ -320,7 +349,10 @@ def unreliable(share: float) -> Claims:
         ),
         (claims(tied=1), [f"on 1,200 images that did not choose it: {SCORE}", GAIN]),
     ],
-    ids=["cross-fitted", "held out", "too few images", "no images are enough", "no comparison", "nothing tied"],
+    ids=[
+        *("cross-fitted", "held out", "headroom", "no headroom", "too few images", "no images are enough"),
+        *("no comparison", "nothing tied"),
+    ],
 )
 def test_what_is_printed(found: Claims, lines: list[str]) -> None:
     assert found.lines == lines

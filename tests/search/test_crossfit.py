@@ -10,11 +10,13 @@ from benchmarks.coverage import World, coverage
 from psvit.search.crossfit import (
     FOLDS,
     FoldSums,
+    Headroom,
     assign_folds,
     cross_fitted_difference,
     cross_fitted_gain,
     cross_fitted_score,
     fitted_values,
+    headroom,
     not_told_apart,
     reliability,
 )
@@ -152,6 +154,41 @@ def test_the_images_that_are_said_to_be_needed_are_enough() -> None:
         reliability(FoldSums.of(np.ones((5, 12), bool), np.ones((5, 12)), assign_folds(np.zeros(12), 0))).images_needed
         is None
     )
+
+
+@pytest.mark.parametrize(("spread", "exists"), [(0.0, False), (0.002, False), (0.05, True)])
+def test_headroom_is_what_the_architectures_truly_differ_by(spread: float, exists: bool) -> None:
+    """A loss is a network's own, an image's, and what one makes of the other: 0.5, or 0.5 / sqrt(n) of a mean.
+
+    The mean over 60 worlds is within four standard errors of what was put in.
+    """
+    rng, images, number = np.random.default_rng(0), 600, 50
+    found = []
+    for _ in range(60):
+        own, shared = rng.normal(0, spread, (number, 1)), rng.exponential(1, images)
+        loss = 1 + own + shared + rng.normal(0, 0.5, (number, images))
+        room = headroom(FoldSums.of(loss < 1, loss, assign_folds(np.zeros(images), 0)))
+        assert room is not None
+        assert room.number == number
+        found.append(room)
+    signal, noise = (np.array([getattr(room, name) for room in found]) ** 2 for name in ("spread", "noise"))
+    error = np.std(noise, ddof=1) / np.sqrt(len(noise))
+    assert noise.mean() == pytest.approx(0.25 / images, abs=max(4 * error, 2e-5))
+    if spread == 0.05:
+        assert signal.mean() == pytest.approx(spread**2, rel=0.1)
+    assert [room.exists for room in found].count(exists) >= 57
+
+
+def test_the_best_of_many_is_ahead_by_the_expected_maximum() -> None:
+    largest = np.random.default_rng(1).normal(size=(200_000, 20)).max(axis=1).mean()
+    assert Headroom(20, 0.3, 0.1).gain == pytest.approx(0.3 * largest, rel=0.01)
+
+
+def test_few_have_no_headroom_to_speak_of() -> None:
+    _, correct, loss, folds = draw(60)
+    assert headroom(FoldSums.of(correct[:7], loss[:7], folds)) is None
+    failed = np.where(np.arange(8)[:, None] == 3, np.nan, loss[:8])
+    assert headroom(FoldSums.of(correct[:8], failed, folds)) is None
 
 
 def test_equals_are_not_told_apart_and_the_worse_are() -> None:

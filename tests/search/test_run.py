@@ -96,6 +96,45 @@ def test_a_search_leaves_the_best_within_the_budget(config: SearchRunConfig, sea
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_cheapest_that_is_tied_is_offered_or_preferred(
+    config: SearchRunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A finished search is told of another preference: nothing is scored again, and arch.json changes."""
+    config.search.searcher, folder = "random", Path(config.out)
+    found = search(config)
+    tied = found.claims.cheapest
+    assert tied is not None
+    assert tied != str(found.best.architecture)
+    assert found.preferred == found.best
+    assert str(load_arch(folder / "cheapest.json").architecture) == tied
+    history = (folder / "history.csv").read_bytes()
+    capsys.readouterr()
+
+    config.search.prefer = "cheapest"
+    again = search(config)
+    assert "search.prefer=cheapest: arch.json is " in capsys.readouterr().out
+    assert (again.best, again.claims) == (found.best, found.claims)
+    assert str(again.preferred.architecture) == str(load_arch(again.arch).architecture) == tied
+    assert str(load_arch(folder / "best.json").architecture) == str(found.best.architecture)
+    assert not (folder / "cheapest.json").exists()
+    assert (folder / "history.csv").read_bytes() == history
+    record = SearchRecord.load(folder / "result.json")
+    assert (record.layers, record.preferred) == (str(found.best.architecture), tied)
+    score = history_row(folder, tied)
+    arch = load_arch(again.arch)
+    assert arch.provenance is not None
+    assert arch.provenance["score"] == {"top1": score["top1"], "loss": score["loss"]}
+
+
+def history_row(folder: Path, layers: str) -> pd.Series:
+    return HISTORY.read(folder / "history.csv").set_index("layers").loc[layers]
+
+
+def test_a_race_cannot_prefer_the_cheapest() -> None:
+    with pytest.raises(ValueError, match=r"cannot say what is tied; leave search\.prefer=best"):
+        SearchConfig(race=True, rank_by="top1", prefer="cheapest")
+
+
 def test_a_stopped_search_goes_on(config: SearchRunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search(config)
     scored = 0
