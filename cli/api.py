@@ -122,7 +122,7 @@ def _call(name: str, settings: tuple[str, ...], flags: Mapping[str, Any]) -> Any
     command = COMMANDS[name]
     overrides = [f"{key}={write(_plain(value))}" for key, value in _keyed(command, flags).items()]
     try:
-        config, note = compose.settings(command, [*overrides, *settings])
+        config, note = compose.composed(command, [*overrides, *settings])
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(explain(error, command)) from error
     return start(command, config, note)

@@ -29,7 +29,12 @@ def load(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def settings(command: Command, overrides: Sequence[str] = ()) -> tuple[Any, str | None]:
+def settings(command: Command, overrides: Sequence[str] = ()) -> Any:
+    """A command's settings as its task gets them, an instance of its schema; raises as :func:`composed`."""
+    return composed(command, overrides)[0]
+
+
+def composed(command: Command, overrides: Sequence[str]) -> tuple[Any, str | None]:
     """A command's settings as its task gets them, an instance of its schema; and a note on borrowed recipes.
 
     Raises:

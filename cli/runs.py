@@ -13,10 +13,8 @@ from typing import Any
 
 import yaml
 
-from psvit.retrain.results import DetectRecord, RetrainRecord
 from psvit.run.folder import recorded_command
 from psvit.run.records import Record
-from psvit.search.records import FinalRecord, RankRecord, SearchRecord
 from psvit.units import format_quantity
 
 INSIDE = "networks"  # trainings that belong to a ranking or a final
@@ -110,8 +108,8 @@ def _found(folder: Path) -> str | None:
     """
     for name in ("result.json", "final.json", "rank.json"):
         if (folder / name).is_file():
-            kind = _kind(folder / name)
-            return _DESCRIBE[kind](kind.load(folder / name))
+            kind, describe = _kind(folder / name)
+            return describe(kind.load(folder / name))
     if (folder / SUPERNET).is_file():
         settings = _settings(folder)
         space, data = (settings.get(key) or {} for key in ("space", "data"))
@@ -120,13 +118,23 @@ def _found(folder: Path) -> str | None:
     return f"{len(tables)} tables" if tables else None
 
 
-def _kind(path: Path) -> type[Record]:
+def _kind(path: Path) -> tuple[type[Record], Callable[[Any], str]]:
     """Which record a file holds; any, whose reader then says what is wrong, where the file does not say it."""
+    from psvit.retrain.results import DetectRecord, RetrainRecord
+    from psvit.search.records import FinalRecord, RankRecord, SearchRecord
+
+    kinds: dict[type[Record], Callable[[Any], str]] = {
+        SearchRecord: _of_search,
+        RetrainRecord: _of_training,
+        DetectRecord: _of_detector,
+        FinalRecord: _of_final,
+        RankRecord: lambda record: str(record.correlations).partition("\n")[0],
+    }
     try:
         name = json.loads(path.read_text(encoding="utf-8"))["format"]
     except (OSError, ValueError, KeyError, TypeError):
         name = None
-    return next((kind for kind in _DESCRIBE if kind.format == name), SearchRecord)
+    return next((each for each in kinds.items() if each[0].format == name), (SearchRecord, _of_search))
 
 
 def _progress(folder: Path) -> str:
@@ -182,15 +190,6 @@ def _of_final(record: Any) -> str:
 
 def _flops(record: Any) -> str:
     return f"{format_quantity(record.flops)} FLOPs"
-
-
-_DESCRIBE: dict[type[Record], Callable[[Any], str]] = {
-    SearchRecord: _of_search,
-    RetrainRecord: _of_training,
-    DetectRecord: _of_detector,
-    FinalRecord: _of_final,
-    RankRecord: lambda record: str(record.correlations).partition("\n")[0],
-}
 
 
 def _lines(runs: list[FoundRun]) -> Iterator[str]:

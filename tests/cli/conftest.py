@@ -50,7 +50,7 @@ def settings() -> Callable[..., Any]:
     def settings(*words: str) -> Any:
         command, rest = find(words)
         assert command is not None
-        return compose_settings(command, parse(command, rest)[1])[0]
+        return compose_settings(command, parse(command, rest)[1])
 
     return settings
 

@@ -81,7 +81,7 @@ class OwnSettings(RunConfig):
 def test_a_command_needs_no_yaml_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "made_up", SimpleNamespace(Schema=OwnSettings))  # type: ignore[arg-type]
     command = Command("made up", "one", "line", task="made_up:task", schema="made_up:Schema", examples={})
-    assert compose_settings(command, ["seed=2", "name=x"])[0] == OwnSettings(name="x", out="runs/x/made-up", seed=2)
+    assert compose_settings(command, ["seed=2", "name=x"]) == OwnSettings(name="x", out="runs/x/made-up", seed=2)
 
 
 def test_imagenet_is_retrained_by_the_deit_recipe(settings: Settings) -> None:

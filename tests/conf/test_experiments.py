@@ -39,7 +39,7 @@ TWO_STEPS = ["epochs=1", "batch_size=2", "accumulate=1", "warmup_epochs=0"]
 
 def settings(name: str, *words: str) -> Any:
     """The settings of a command, from its words, as the command gets them."""
-    return compose.settings(COMMANDS[name], parse(COMMANDS[name], words)[1])[0]
+    return compose.settings(COMMANDS[name], parse(COMMANDS[name], words)[1])
 
 
 def arch_of(name: str) -> str:
@@ -131,7 +131,7 @@ def test_a_teacher_of_imagenet_is_learned_from(images: Path, tmp_path: Path, tra
     assert trained[0].steps == 2
 
 
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", [RUN[0], *(pytest.param(name, marks=pytest.mark.slow) for name in RUN[1:])])
 def test_a_run_takes_two_steps_and_searches(name: str, more_images: Path, tmp_path: Path) -> None:
     """In a space of two cells per stage, all of whose networks are scored. All but two images are held out."""
     recipes = [f"{part}.recipe.{word}" for part in ("supernet", "retrain") for word in TWO_STEPS]

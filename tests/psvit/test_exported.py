@@ -23,7 +23,13 @@ needs_onnx = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=CASES, ids=[" ".join(case) for case in CASES])
+# a 1-D network that shares and a 2-D one that does not; the other two are slow
+@pytest.fixture(
+    params=[
+        pytest.param(case, marks=() if case in (CASES[1], CASES[2]) else pytest.mark.slow, id=" ".join(case))
+        for case in CASES
+    ]
+)
 def network(request: pytest.FixtureRequest) -> PSViT:
     space, layers = request.param
     torch.manual_seed(0)

@@ -93,6 +93,7 @@ def test_data_that_does_not_fit_is_refused_or_adapted_to(config: RetrainConfig, 
     assert json.loads((folder / "result.json").read_text())["ema_top1"] is None
 
 
+@pytest.mark.slow
 def test_networks_of_torchvision_train_and_start_alike(config: RetrainConfig, tmp_path: Path) -> None:
     """By name, with the data's classes; trained weights start another training, with a new head for other classes."""
     recipe = replace(config.recipe, epochs=1, batch_size=700, ema_decay=0.5)

@@ -193,7 +193,10 @@ with processes.group(torch.device("cpu"), {}):
 """
 
 
-@pytest.mark.parametrize("batch_size", [3, 60], ids=["images shared out", "tree shared out"])
+@pytest.mark.parametrize(
+    "batch_size",
+    [pytest.param(3, id="images shared out", marks=pytest.mark.slow), pytest.param(60, id="tree shared out")],
+)
 def test_two_processes_give_the_same(batch_size: int, tmp_path: Path) -> None:
     import json
 

@@ -145,6 +145,7 @@ def test_the_winner_is_an_architecture_file_and_the_report_shows_it(whole: Final
     assert page.count("2 epochs") >= 1
 
 
+@pytest.mark.slow
 def test_stopped_in_the_middle_it_goes_on_to_the_same_end(
     whole: FinalsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

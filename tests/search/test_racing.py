@@ -123,6 +123,7 @@ def test_a_race_finds_what_full_scoring_finds(tmp_path: Path) -> None:
     assert max(used) < 0.5
 
 
+@pytest.mark.slow
 def test_the_best_is_kept_where_all_are_as_good(tmp_path: Path) -> None:
     """The confidence holds where it is hardest: the best is the best by chance."""
     for seed in range(20):

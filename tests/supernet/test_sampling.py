@@ -104,7 +104,7 @@ def agrees(counts: Counter[tuple[int, ...]], expected: dict[tuple[int, ...], flo
     assert statistic < chi2.isf(1e-6, len(expected) - 1) if len(expected) > 1 else statistic == 0, counts
 
 
-@pytest.mark.parametrize("kind", [UniformCells, FairCells])
+@pytest.mark.parametrize("kind", [UniformCells, pytest.param(FairCells, marks=pytest.mark.slow)])
 def test_a_million_paths_are_uniform_in_each_cell_and_each_pair_of_cells(kind: type[UniformCells]) -> None:
     """Each cell, each pair of neighbouring cells (stages meet, too), and whole words, of a million images.
 

@@ -105,7 +105,7 @@ def test_one_path_for_all_copies_nothing() -> None:
     ("weights", "backend", "steps"),
     [
         pytest.param("separate", "inductor", 2, marks=pytest.mark.slow),
-        ("separate", "aot_eager", 8),
+        pytest.param("separate", "aot_eager", 8, marks=pytest.mark.slow),
         ("entangled", "aot_eager", 8),
     ],
 )
