@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from psvit.intervals import Estimate
+from psvit.intervals import Estimate, wilson
 from psvit.search.crossfit import (
     FoldSums,
     assign_folds,
     cross_fitted_difference,
     cross_fitted_gain,
     cross_fitted_score,
-    wilson,
 )
 
 ARCHITECTURES, OTHERS, TOP, FACTORS = 200, 50, 20, 8

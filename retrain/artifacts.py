@@ -37,7 +37,7 @@ def save_trained(folder: Path, trained: Trained, network: Network, about: dict[s
     return list(models.values())
 
 
-def tell_files(folder: Path, network: Network, picture: str) -> None:
-    """Print where everything lies; ``picture`` is what was drawn beside the curves."""
-    files = [*["arch.json"] * isinstance(network, ArchFile), "result.json", f"training.png and {picture}"]
-    print(f"wrote {folder / WEIGHTS}, and {', '.join(files)} next to it")
+def tell_files(folder: Path, network: Network, *others: str) -> None:
+    """Print where everything lies; ``others`` is what was made beside weights, record and curves."""
+    *files, last = [*["arch.json"] * isinstance(network, ArchFile), "result.json", "training.png", *others]
+    print(f"wrote {folder / WEIGHTS}, and {', '.join(files)} and {last} next to it")

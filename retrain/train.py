@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from psvit.draw import draw_architecture
 from psvit.engine.config import Recipe
 from psvit.engine.feed import Feed
 from psvit.engine.loop import LossOf, Task, Trained, Validate, check_recipe, classification_loss, train
+from psvit.engine.outcomes import OUTCOMES, ImageOutcomes, OutcomeWatch
 from psvit.engine.runtime import Runtime
 from psvit.engine.scoring import Score, metrics_text, score_all
 from psvit.networks import Network, find_network, is_file
@@ -25,6 +27,8 @@ from psvit.retrain.artifacts import EMA_WEIGHTS, WEIGHTS, save_trained, tell_fil
 from psvit.retrain.config import DistillConfig, RetrainConfig
 from psvit.retrain.evaluate import measure_networks
 from psvit.retrain.fit import fit_to_data
+from psvit.retrain.page import REPORT, SHEET, thumbnail, write_report
+from psvit.retrain.plots import draw_predictions
 from psvit.retrain.results import RetrainRecord
 from psvit.retrain.start import start_from
 from psvit.retrain.teacher import Teacher, distillation_loss, load_teacher
@@ -121,15 +125,13 @@ def _conclude(
     models = save_trained(folder, trained, network, network.about())
     if isinstance(network, ArchFile):
         draw_architecture(network.spec, network.architecture, folder / "architecture.png", f"{network.name}, retrained")
+    watch = OutcomeWatch()
     metrics, *ema = measure_networks(
-        models,
-        data,
-        "test",
-        network.image_size,
-        batch_size=config.recipe.batch_size,
-        device=device,
-        sheet=folder / "predictions.png",
+        models, data, "test", network.image_size, batch_size=config.recipe.batch_size, device=device, watch=watch
     )
+    outcomes = watch.result()
+    outcomes.save(folder / OUTCOMES, {"split": "test", **network.about()})
+    _draw_predictions(folder / "predictions.png", outcomes, data, metrics["top1"])
     record = RetrainRecord(
         top1=metrics["top1"],
         loss=metrics["loss"],
@@ -153,8 +155,16 @@ def _conclude(
         tool=f"psvit-search {psvit.__version__}",
     )
     record.save(folder / "result.json")
+    write_report(folder, record, outcomes, data)
     print(f"test {metrics_text(metrics)} on {data.size('test'):,} images of {data.config.name}")
     if ema:
         print(f"their moving average, {EMA_WEIGHTS}: {metrics_text(ema[0])}")
-    tell_files(folder, network, "predictions.png")
+    tell_files(folder, network, "predictions.png", REPORT)
     return RetrainResult(folder, folder / WEIGHTS, metrics["top1"])
+
+
+def _draw_predictions(path: Path, outcomes: ImageOutcomes, data: Data, top1: float) -> None:
+    """Some test images and what the network took them for, mistakes first: they say more."""
+    shown = np.argsort(outcomes.correct, kind="stable")[:SHEET]
+    images = np.stack([thumbnail(data.image("test", int(index))) for index in shown])
+    draw_predictions(images, outcomes.labels[shown], outcomes.predicted[shown], data.class_names, path, top1)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from psvit.intervals import CONFIDENCE, Estimate, t_interval
+from psvit.intervals import CONFIDENCE, Estimate, t_interval, wilson
 from psvit.run.random import numpy_rng
 
 FOLDS = 6  # an even number, so that halves are whole folds
@@ -181,26 +181,6 @@ def _choice_variance(values: NDArray[Any], chosen: Integers) -> float:
     They were chosen for being close to each other there, so that the other half, about, is the images' noise.
     """
     return float(values.mean(axis=1, dtype=np.float64)[chosen].var()) / 2
-
-
-def wilson(top1: ArrayLike, num_images: ArrayLike, extra: float = 0.0) -> tuple[Floats, Floats]:
-    """Wilson's score interval (95 %) of a share: unlike top-1 +- 2 sigma, it holds near 0 and 1 and for few images.
-
-    Args:
-        top1: share of the images that was classified correctly, 0 to 1, of any shape; NaN gives NaN. For a mean over
-            placements the interval is rather too wide.
-        num_images: how many images that was.
-        extra: variance of the share from elsewhere.
-
-    Returns:
-        The lower and the upper ends.
-    """
-    share, count = np.asarray(top1, np.float64), np.asarray(num_images, np.float64)
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    shrink = 1 + z**2 / count
-    centre = (share + z**2 / (2 * count)) / shrink
-    half = z / shrink * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2) + extra)
-    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
 
 
 # ---------------------------------------------------------------------------------------------------- reliability

@@ -6,7 +6,6 @@ has a page, too.
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import nsmallest
@@ -17,7 +16,8 @@ import psvit
 from psvit.arch import LAYER_NAMES, NetworkSpec
 from psvit.cost import network_cost
 from psvit.inspect import parts
-from psvit.run.files import sha256, write_text
+from psvit.page import picture_address, write_page
+from psvit.run.files import sha256
 from psvit.run.folder import recorded_command
 from psvit.run.records import read_object
 from psvit.search.claims import TOP_ROWS, Claims
@@ -27,7 +27,7 @@ from psvit.search.latency import LatencyTable
 from psvit.search.records import FinalRecord, RaceRecord, RankRecord, SearchRecord
 from psvit.search.tables import FRONT, TOP
 from psvit.search.trial import Trial
-from psvit.units import format_duration, format_quantity
+from psvit.units import format_duration
 
 _FRONT_ROWS, _FAILED_ROWS = 30, 20  # that are shown of the front and of what failed
 
@@ -49,25 +49,10 @@ def report(folder: Path) -> Path:
     Raises:
         ValueError: nothing has been scored there, or a file is damaged.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     if not (folder / "history.csv").is_file():
         raise ValueError(f"{folder} holds no search: there is no history.csv; name the run folder of a search")
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "count": lambda number: f"{number:,}",
-        "quantity": format_quantity,
-        "score": lambda score: f"{score:.4f}".replace("-", "−"),
-        "share": lambda share: f"{share:.1%}".replace("%", " %"),
-    }
     page = folder / "report.html"
-    write_text(page, environment.get_template("report.html.j2").render(_facts(folder)))
+    write_page(page, Path(__file__).with_name("report.html.j2"), _facts(folder))
     return page
 
 
@@ -148,7 +133,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     return {
         "folder": folder.resolve().name,
         "tool": f"psvit-search {psvit.__version__}",
-        "pictures": {name: _picture(folder / f"{name}.png") for name in ("scores", "progress", "architecture")},
+        "pictures": {name: picture_address(folder / f"{name}.png") for name in ("scores", "progress", "architecture")},
         **_budget_and_space(run),
         **_winner(run),
         **_front(run),
@@ -264,7 +249,7 @@ def _ranks(run: _Run) -> list[dict[str, Any]]:
             continue
         if run.record and rank.inherited.supernet_sha256 == run.record.supernet_sha256:
             networks, lines = rank.correlations.networks, str(rank.correlations).splitlines()
-            picture = _picture(path.with_name("rank.png"))
+            picture = picture_address(path.with_name("rank.png"))
             found = {"networks": networks, "lines": lines, "picture": picture}
             ranks.append({"name": path.parent.name, "fault": None, **found})
     return ranks
@@ -297,10 +282,3 @@ def _versions(path: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
-
-
-def _picture(path: Path) -> str | None:
-    """A PNG as the address of an image in the page itself; None when there is none."""
-    if not path.is_file():
-        return None
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

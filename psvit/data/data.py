@@ -163,6 +163,11 @@ class Data:
         images, indices = self._part(split)
         return images.read(int(indices[index]))
 
+    def image_name(self, split: str, index: int) -> str:
+        """What identifies an image of a split: its path below the folder, or its number in the dataset."""
+        images, indices = self._part(split)
+        return images.names[int(indices[index])]
+
     def split_record(self) -> dict[str, Any]:
         """What names the search split, as plain JSON values; ``sha256`` is of its images' names and labels."""
         images, indices = self._part("search")

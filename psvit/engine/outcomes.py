@@ -26,11 +26,15 @@ class ImageOutcomes:
         loss: float32 (n,) cross entropy.
         correct: bool (n,) whether the most likely class is the right one.
         labels: int64 (n,) class of each image.
+        predicted: int64 (n,) the most likely class.
+        confidence: float32 (n,) its probability.
     """
 
     loss: NDArray[np.float32]
     correct: NDArray[np.bool_]
     labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
 
     def save(self, path: Path, about: dict[str, Any]) -> None:
         """Write the file, whole or not at all; ``about`` (plain JSON values) goes into its header."""
@@ -62,13 +66,14 @@ class OutcomeWatch:
 
     def __init__(self, number: int = 0) -> None:
         self._number = number
-        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._batches: list[tuple[Tensor, ...]] = []
 
     def __call__(self, number: int, logits: Tensor, labels: Tensor) -> None:
         """Take note of logits (B, classes) and labels (B,)."""
         if number == self._number:
-            loss, correct = (METRICS[name].per_image(logits, labels).cpu() for name in ("loss", "top1"))
-            self._batches.append((loss, correct, labels.cpu()))
+            outcomes = (METRICS[name].per_image(logits, labels) for name in ("loss", "top1"))
+            confidence, predicted = logits.softmax(dim=1).max(dim=1)
+            self._batches.append(tuple(each.cpu() for each in (*outcomes, labels, predicted, confidence)))
 
     def result(self) -> ImageOutcomes:
         """All batches, one after the other."""

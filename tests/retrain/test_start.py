@@ -168,7 +168,12 @@ def test_training_starts_with_the_loss_of_the_supernets_path(
 def test_a_run_goes_on_only_from_what_it_started_from(
     inherited: tuple[Path, Path], quick: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for where in ("artifacts.draw_training", "train.draw_architecture", "evaluate.draw_predictions"):
+    for where in (
+        "artifacts.draw_training",
+        "train.draw_architecture",
+        "train._draw_predictions",
+        "train.write_report",
+    ):
         monkeypatch.setattr(f"psvit.retrain.{where}", lambda *_: None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     arch, weights = inherited

@@ -177,7 +177,12 @@ def ours(folder: Path, classes: int) -> DistillConfig:
 
 @pytest.fixture
 def config(tmp_path: Path, quick: Recipe, monkeypatch: pytest.MonkeyPatch) -> RetrainConfig:
-    for where in ("artifacts.draw_training", "train.draw_architecture", "evaluate.draw_predictions"):
+    for where in (
+        "artifacts.draw_training",
+        "train.draw_architecture",
+        "train._draw_predictions",
+        "train.write_report",
+    ):
         monkeypatch.setattr(f"psvit.retrain.{where}", lambda *_: None)  # test_train looks at the pictures
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # its import takes seconds
     save_arch(tmp_path / "arch.json", ArchFile(SPACES["2d_mini_4"], Architecture.parse("B-B-B")))

@@ -49,6 +49,8 @@ def test_tensorboard_has_the_same_numbers(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     write(tmp_path, 0, [{**row, "loss": 9.0} for row in ROWS])
+    for file in (tmp_path / "tensorboard").iterdir():  # TensorBoard reads files by name, which has the second in it
+        file.rename(file.with_name(file.name.replace("tfevents.", "tfevents.0")))
     write(tmp_path, 1, ROWS[1:])  # the second and third row are written again
     events = EventAccumulator(str(tmp_path / "tensorboard"), purge_orphaned_data=True).Reload()
     assert set(events.Tags()["scalars"]) == {"loss", "top1"}
