@@ -27,6 +27,7 @@ from psvit.cli.launch import start
 
 if TYPE_CHECKING:
     from psvit.cli.run import RunResult
+    from psvit.retrain.results import CompareRecord
     from psvit.retrain.train import RetrainResult
     from psvit.search.finals import FinalResult
     from psvit.search.latency import LatencyTable
@@ -35,7 +36,20 @@ if TYPE_CHECKING:
     from psvit.search.run import SearchResult
 
 __all__ = [
-    *("evaluate", "evolve", "exhaustive", "export", "finals", "inherit", "latency", "nsga2", "pick", "random", "rank"),
+    *(
+        "compare",
+        "evaluate",
+        "evolve",
+        "exhaustive",
+        "export",
+        "finals",
+        "inherit",
+        "latency",
+        "nsga2",
+        "pick",
+        "random",
+        "rank",
+    ),
     *("retrain", "run", "train_supernet"),
 ]
 
@@ -103,6 +117,11 @@ def retrain(*settings: str, **flags: Any) -> RetrainResult:
 def evaluate(*settings: str, **flags: Any) -> dict[str, float]:
     """``psvit-search evaluate``: every metric of trained weights on a split, by name."""
     return _call("evaluate", settings, flags)
+
+
+def compare(*settings: str, **flags: Any) -> CompareRecord:
+    """``psvit-search compare``: trained networks side by side, ``runs=[FOLDER, ...]``."""
+    return _call("compare", settings, flags)
 
 
 def export(*settings: str, **flags: Any) -> list[Path]:

@@ -269,6 +269,23 @@ _COMMANDS = (
         },
     ),
     Command(
+        name="compare",
+        summary="retrained networks side by side, on the same test images",
+        about="Compares the first run's network with each other one, paired image by image on the test split; runs of "
+        "one network with other seeds count as one. Networks that were trained on other data are refused, and those of "
+        "another recipe unless any_recipe=true. Prints a table and a sentence on each pair.",
+        task="psvit.retrain.compare:compare",
+        schema="psvit.retrain.config:CompareConfig",
+        flags=(_SAVE_DIR,),
+        settings="any_recipe",
+        examples={
+            "a winner, a DeiT of about its cost, by the same recipe": "psvit-search compare runs/default/retrain "
+            "runs/deit/retrain --save runs/comparison",
+            "where runs/deit is": "psvit-search retrain --arch deit_mini_4 --name deit",
+        },
+        more=Flag("RUNS", "runs", "RUNS..."),
+    ),
+    Command(
         name="predict",
         summary="what a trained network takes pictures for",
         about="Names the most probable classes of pictures, prepared as the network's weights say. Files that cannot "

@@ -102,9 +102,9 @@ class _Page:
     def argument(self) -> str:
         """The argument as the usage shows it."""
         argument = self._command.argument
-        if argument is None:
-            return ""
         more = f"{self._command.more.value} " if self._command.more else ""
+        if argument is None:
+            return more
         return (f"{argument.value} " if self._default(argument.key) == "???" else f"[{argument.value}] ") + more
 
     def flags(self, flags: Sequence[Flag]) -> list[tuple[str, str]]:

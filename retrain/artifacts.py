@@ -39,5 +39,5 @@ def save_trained(folder: Path, trained: Trained, network: Network, about: dict[s
 
 def tell_files(folder: Path, network: Network, *others: str) -> None:
     """Print where everything lies; ``others`` is what was made beside weights, record and curves."""
-    *files, last = [*["arch.json"] * isinstance(network, ArchFile), "result.json", "training.png", *others]
-    print(f"wrote {folder / WEIGHTS}, and {', '.join(files)} and {last} next to it")
+    files = [*["arch.json"] * isinstance(network, ArchFile), "result.json", "training.png", *others]
+    print(f"wrote {folder / WEIGHTS}, and {', '.join(files[:-1])} and {files[-1]} next to it")

@@ -116,3 +116,23 @@ class EvaluateConfig(TrainedNetworkConfig):
     def __post_init__(self) -> None:
         check_choice(self, SPLITS, "split")
         check_at_least(self, 1, "batch_size")
+
+
+@dataclass
+class CompareConfig:
+    """Settings of ``psvit-search compare``.
+
+    Attributes:
+        runs: run folders of retrainings, finished ones. The first one's network is compared with each other; several
+            runs of a network, with other seeds, count as one.
+        any_recipe: compare networks that were trained by other recipes, too.
+        save: folder for the table, the record and a picture; None writes none.
+    """
+
+    runs: list[str] = field(default_factory=list)
+    any_recipe: bool = False
+    save: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.runs) == 1:
+            raise ValueError(f"runs is {self.runs[0]} alone; give two runs of retrain or more")

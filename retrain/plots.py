@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from psvit.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, save_figure
+from psvit.retrain.results import CompareRecord
+from psvit.units import format_quantity
 
 _COLUMNS, _MOST_ROWS = 8, 6
 _NAME_LETTERS = 12
@@ -71,6 +73,40 @@ def draw_training(metrics_csv: Path, path: Path) -> None:
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
     figure.align_ylabels()
+    save_figure(figure, path)
+
+
+def draw_comparison(record: CompareRecord, path: Path) -> None:
+    """Draw how much higher the first network's top-1 is than each other's, with 95 % intervals.
+
+    Args:
+        path: a ``.png`` or ``.svg`` file.
+
+    Raises:
+        ValueError: the picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    first, *others = record.networks
+    figure = Figure(figsize=(7.5, 1.6 + 0.42 * len(others)), facecolor="white")
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
+    ax = figure.subplots()
+    for row, other in enumerate(others):
+        ahead = other.ahead_top1
+        assert ahead is not None
+        colour = BLUE if ahead.low > 0 else VERMILLION if ahead.high < 0 else GREY
+        ax.plot([ahead.low, ahead.high], [row, row], color=colour, linewidth=2)
+        ax.plot(ahead.value, row, "o", color=colour, markersize=6)
+    ax.axvline(0, color=INK, linewidth=0.8)
+    names = [f"{other.network}, {format_quantity(other.flops)}, n={len(other.seeds)}" for other in others]
+    ax.set_yticks(range(len(others)), names)
+    ax.set_ylim(len(others) - 0.5, -0.5)
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    ax.set_xlabel(f"higher top-1 of {first.network}, on {record.num_images:,} images of {record.data}")
+    ax.set_title(f"{first.network}, {format_quantity(first.flops)} FLOPs, against", loc="left", fontsize=11)
+    ax.grid(axis="x", color="#DDDDDD", linewidth=0.7)
+    ax.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
 
 

@@ -1,10 +1,11 @@
-"""``result.json`` of ``retrain`` and of ``detect train``: what a trained network reaches. No torch."""
+"""Records of trained networks: ``result.json`` of ``retrain`` and ``detect train``, and ``compare.json``. No torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from psvit.intervals import Estimate
 from psvit.run.records import Record
 
 _AGAIN = "delete it and run the same command again to rewrite it"
@@ -97,3 +98,79 @@ class DetectRecord(Record):
     params: int
     weights_sha256: str
     tool: str
+
+
+@dataclass(frozen=True)
+class ComparedNetwork:
+    """A network in a comparison.
+
+    Attributes:
+        network: its name and layers.
+        flops, params: of it.
+        seeds: of its trainings.
+        top1, loss: a mean over these.
+        ahead_top1, ahead_loss: how much better the first network is, paired image by image: its top-1 higher, its loss
+            lower; None of the first one itself.
+    """
+
+    network: str
+    flops: int
+    params: int
+    seeds: tuple[int, ...]
+    top1: Estimate
+    loss: Estimate
+    ahead_top1: Estimate | None
+    ahead_loss: Estimate | None
+
+
+@dataclass(frozen=True)
+class CompareRecord(Record):
+    """``compare.json``: trained networks on the same test images.
+
+    Attributes:
+        first: the network that the others are compared with.
+        data: name of the dataset.
+        num_images: of its test split.
+        epochs: of the first network's trainings.
+        networks: all of them, the first one first.
+        others: how many are other architectures of the first one's space.
+        ahead_of_others: how much higher its top-1 is than their mean; None for fewer than two.
+        tool: name and version of the program.
+    """
+
+    format: ClassVar[str] = "psvit-compare"
+    remedy: ClassVar[str] = "run the same psvit-search compare again to rewrite it"
+
+    first: str
+    data: str
+    num_images: int
+    epochs: int
+    networks: tuple[ComparedNetwork, ...]
+    others: int
+    ahead_of_others: Estimate | None
+    tool: str
+
+    @property
+    def lines(self) -> list[str]:
+        """A sentence on each pair, and one on the mean of the other architectures of the space."""
+        first, *rest = self.networks
+        lines = []
+        for each in rest:
+            assert each.ahead_top1 is not None
+            cost = f"{first.flops / each.flops - 1:+.0%} FLOPs" if first.flops != each.flops else "the same FLOPs"
+            lines.append(f"{first.network} against {each.network} ({cost}): {_verdict(each.ahead_top1)}")
+        if self.ahead_of_others is not None:
+            lines.append(
+                f"{first.network} against the mean of the {self.others} other architectures of its space: "
+                f"{_verdict(self.ahead_of_others)}"
+            )
+        return lines
+
+
+def _verdict(ahead: Estimate) -> str:
+    """What an interval of a difference of top-1 says."""
+    if ahead.low > 0:
+        return f"better in top-1 by {ahead}"
+    if ahead.high < 0:
+        return f"worse in top-1 by {Estimate(-ahead.value, -ahead.high, -ahead.low)}"
+    return f"no difference in top-1 that this can tell, {ahead}"
