@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -69,5 +68,8 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _is_bare(word: str) -> bool:
-    """Whether a word is an argument of its own, and not ``key=value`` or ``~key``."""
-    return not word.startswith("~") and ("=" not in word or os.path.exists(word))
+    """Whether a word is an argument of its own, and not ``key=value`` or ``~key``.
+
+    Whatever lies in the working folder: a file whose name has a ``=`` is written ``./a=b.json``.
+    """
+    return not word.startswith("~") and ("=" not in word or word.startswith(("/", "./", "../")))

@@ -108,8 +108,8 @@ _COMMANDS = (
         schema="psvit.cli.run:RunAllConfig",
         flags=(*_BUDGET, _NAME, _OUT),
         settings=f"space {_DATA} recipe@supernet.recipe supernet.recipe.epochs supernet.sampling supernet.weights "
-        f"search search.auto_minutes search.trials search.population {_SEARCH} recipe@retrain.recipe "
-        "retrain.recipe.epochs experiment seed device",
+        f"search search.auto_minutes search.prefer search.trials search.population {_SEARCH} final "
+        "recipe@retrain.recipe retrain.recipe.epochs experiment seed device",
         examples={
             "handwritten digits, a few minutes on two CPU cores": "psvit-search run --flops 5M",
             "your own images, one folder per class": "psvit-search run --flops 5M --name mine data=imagefolder "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -12,11 +14,13 @@ from typing import TYPE_CHECKING
 from psvit.cli.commands import Command
 from psvit.cli.compose import CONF, load
 from psvit.cli.schema import describe, keys
+from psvit.data.names import printable
 
 if TYPE_CHECKING:
     from hydra.errors import ConfigCompositionException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
 
+_LONGEST = 300  # characters of a message that others have made
 _TYPES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 
 
@@ -28,6 +32,23 @@ def complain(line: str) -> None:
     """Print one line on stderr, with the number of the process if it is not the first."""
     rank = f" (process {os.environ['RANK']})" if os.environ.get("RANK", "0") != "0" else ""
     print(f"psvit-search{rank}: {line}", file=sys.stderr)
+
+
+def check_working_folder() -> None:
+    """Raise UsageError if the folder that the command was started in is gone."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError("the working folder no longer exists; change into another one") from error
+
+
+def unexpected(error: BaseException) -> str:
+    """One line for what nobody has foreseen; its traceback goes into a file."""
+    handle, name = tempfile.mkstemp(prefix="psvit-search-", suffix=".txt", text=True)
+    with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+        traceback.print_exception(error, file=file)
+    reason = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {printable(reason)[:_LONGEST]}; this was not foreseen, its traceback is in {name}"
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from psvit.cli.commands import Command
 from psvit.cli.compose import CONF, borrowed_note, instantiate, load, register
-from psvit.cli.faults import complain, explain
+from psvit.cli.faults import complain, explain, unexpected
 from psvit.cli.repeat import command_line
 from psvit.run.folder import recorded_as
 from psvit.run.signals import Stopped
@@ -35,13 +35,16 @@ def launch(command: Command, flags: list[str], overrides: list[str]) -> int:
     def status(error: Exception) -> int:
         if with_trace:
             raise error
-        complain(explain(error, command))
+        known = isinstance(error, (ValueError, HydraException, OmegaConfBaseException, Stopped))
+        complain(explain(error, command) if known else unexpected(error))
         return 130 if isinstance(error, Stopped) else 2
 
     def task(config: DictConfig) -> None:
         try:
             _start_composed(command, config, schema)
-        except (ValueError, OmegaConfBaseException, Stopped) as error:
+        except BrokenPipeError:
+            raise
+        except Exception as error:
             if _is_sweep():  # the other jobs go on
                 raise
             raise SystemExit(status(error)) from error
@@ -52,7 +55,9 @@ def launch(command: Command, flags: list[str], overrides: list[str]) -> int:
         with _arguments([*flags, *overrides]):
             try:
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=command.config)(task)()
-            except (ValueError, HydraException, OmegaConfBaseException, Stopped) as error:
+            except BrokenPipeError:
+                raise
+            except Exception as error:
                 return status(error)
             except SystemExit as stop:
                 return stop.code if isinstance(stop.code, int) else 0

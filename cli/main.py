@@ -16,7 +16,7 @@ import psvit
 from psvit.cli.arguments import parse
 from psvit.cli.commands import COMMANDS, find, parts
 from psvit.cli.completion import complete
-from psvit.cli.faults import UsageError, complain, did_you_mean
+from psvit.cli.faults import UsageError, check_working_folder, complain, did_you_mean, unexpected
 from psvit.cli.help import help_of, overview, overview_of
 from psvit.cli.launch import launch
 
@@ -39,9 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as `psvit-search paper | head` leaves it: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:  # a fault of ours, or of the machine, that no reader has foreseen
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        complain(unexpected(error))
+        return 2
 
 
 def _dispatch(words: list[str]) -> int:
+    check_working_folder()
     if not words or words[0] in ("--help", "-h", "help"):
         print(overview())
         return 0

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import psvit
 from psvit.archfile import load_arch
+from psvit.checks import check_at_least
 from psvit.cli.commands import COMMANDS
 from psvit.cli.compose import search_folder
 from psvit.cli.repeat import command_line
@@ -19,12 +20,13 @@ from psvit.engine.config import Recipe, RunConfig
 from psvit.retrain.config import RetrainConfig
 from psvit.run.files import write_text
 from psvit.run.folder import recorded_as, recorded_command
-from psvit.search.config import SearchConfig, SearchRunConfig
+from psvit.search.config import FinalsConfig, SearchConfig, SearchRunConfig
 from psvit.supernet.config import SpaceConfig, SupernetPart, TrainSupernetConfig
 from psvit.units import Band, format_duration, format_quantity, parse_duration
 
 if TYPE_CHECKING:
     from psvit.retrain.train import RetrainResult
+    from psvit.search.finals import FinalResult
     from psvit.search.run import SearchResult
 
 Config = TypeVar("Config")
@@ -52,6 +54,8 @@ class RunAllConfig(RunConfig):
         space: search space: widths, heads and patch size of the networks.
         data: dataset to train, search and test on.
         watch: architectures to score after each epoch of the supernet, to monitor progress; 0 for none.
+        final: architectures that enter a final between search and retraining, which trains those alone that the search
+            cannot tell apart, and whose winner is retrained; 0 holds none.
         supernet: how the supernet learns.
         search: how to search.
         retrain: how the winner is retrained.
@@ -60,9 +64,13 @@ class RunAllConfig(RunConfig):
     space: SpaceConfig = field(default_factory=SpaceConfig)
     data: DataConfig = field(default_factory=DataConfig)
     watch: int = 4
+    final: int = 0
     supernet: SupernetPart = field(default_factory=SupernetPart)
     search: SearchConfig = field(default_factory=SearchConfig)
     retrain: RetrainPart = field(default_factory=RetrainPart)
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "final")
 
 
 @dataclass(frozen=True)
@@ -72,16 +80,18 @@ class RunResult:
     Attributes:
         report: ``report.md``.
         search: what the search found.
+        final: what the final found; None without one.
         retrain: what the retraining made.
     """
 
     report: Path
     search: SearchResult
+    final: FinalResult | None
     retrain: RetrainResult
 
 
 def run_all(config: RunAllConfig) -> RunResult:
-    """Train a supernet, search it, retrain the winner and report, in folders below ``config.out``.
+    """Train a supernet, search it, hold a final, retrain the winner and report, in folders below ``config.out``.
 
     Each part resumes where it was stopped; what is finished is not done again.
 
@@ -95,19 +105,55 @@ def run_all(config: RunAllConfig) -> RunResult:
         )
     from psvit.retrain.train import retrain
     from psvit.search.auto import settle
+    from psvit.search.finals import finals
     from psvit.search.run import search
     from psvit.supernet.train import train_supernet
 
+    check_parts(config)
     out = Path(config.out)
     _start("train-supernet", train_supernet, supernet_config(config))
     config = replace(config, search=settle(search_config(config), out))
     found = _start(config.search.searcher, search, search_config(config))
     assert found is not None, "one process has no followers"
-    made = _start("retrain", retrain, retrain_config(config, found.arch))
-    write_text(out / "report.md", report(config, found, made))
-    print("\n" + "\n".join(f"{key:<12}{text}" for key, text in _facts(config, found, made).items()))
-    print(f"\nwrote {out / 'report.md'}")
-    return RunResult(out / "report.md", found, made)
+    final = _start("finals", finals, final_config(config, found.folder)) if config.final else None
+    made = _start("retrain", retrain, retrain_config(config, final.arch if final else found.arch))
+    result = RunResult(out / "report.md", found, final, made)
+    write_text(result.report, report(config, result))
+    print("\n" + "\n".join(f"{key:<12}{text}" for key, text in _facts(config, result).items()))
+    print(f"\nwrote {result.report}")
+    return result
+
+
+def check_parts(config: RunAllConfig) -> None:
+    """Refuse before the first step what a later part would refuse after hours.
+
+    A table of latencies, if the budget needs one, is measured now, and kept in ``config.out``.
+
+    Raises:
+        ValueError: a split lacks a class or images, too few images to search or to hold a final, or a budget that
+            nothing meets.
+    """
+    from psvit.data.data import open_data
+    from psvit.engine.device import pick_device
+    from psvit.search.budget import Budget
+    from psvit.search.claims import ImageShares
+    from psvit.search.finalists import check_images
+    from psvit.search.searchers import SEARCHERS
+    from psvit.search.timing import latency_table
+    from psvit.supernet.space import SearchSpace
+
+    data, search = open_data(config.data), config.search
+    data.size("test")  # lists its images: each class must have some
+    space, table = SearchSpace(config.space.spec(data.classes, data.image_size), config.space.cells), None
+    if search.budget.latency:
+        table = latency_table(search.latency, space, pick_device(config.device), Path(config.out))
+    Budget.parse(search.budget, table).feasible(space)
+    images = min(data.size("search"), search.num_images or data.size("search"))
+    kind = SEARCHERS.get(search.searcher)  # none of auto, which asks for no more images than others
+    adaptive = search.race or (kind is not None and kind.adaptive)
+    shares = ImageShares.of(images, adaptive)
+    if config.final:
+        check_images(data.size("search"), len(shares.search), adaptive)
 
 
 def _start(name: str, task: Callable[[Config], Result], config: Config) -> Result:
@@ -146,6 +192,19 @@ def search_config(config: RunAllConfig) -> SearchRunConfig:
     )
 
 
+def final_config(config: RunAllConfig, search: Path) -> FinalsConfig:
+    """The settings of a final of a search, by the recipe of the retraining."""
+    folder = str((search / "final").relative_to(config.out))
+    return FinalsConfig(
+        **_shared(config, folder),
+        run=str(search),
+        supernet=str(Path(config.out) / "supernet"),
+        data_root=config.data.root,
+        keep=config.final,
+        recipe=config.retrain.recipe,
+    )
+
+
 def retrain_config(config: RunAllConfig, arch: Path) -> RetrainConfig:
     """The settings of the third part."""
     return RetrainConfig(
@@ -157,8 +216,9 @@ def retrain_config(config: RunAllConfig, arch: Path) -> RetrainConfig:
     )
 
 
-def _facts(config: RunAllConfig, found: SearchResult, made: RetrainResult) -> dict[str, str]:
+def _facts(config: RunAllConfig, result: RunResult) -> dict[str, str]:
     """What was searched, what was found, and how good it is, in a line each."""
+    found, made = result.search, result.retrain
     best, budget = found.best, config.search.budget
     spec = load_arch(found.arch).spec
     cost = f"{format_quantity(best.flops)} FLOPs, {format_quantity(best.params)} parameters"
@@ -169,7 +229,8 @@ def _facts(config: RunAllConfig, found: SearchResult, made: RetrainResult) -> di
         + (f"; latency: {Band.parse(budget.latency, parse_duration).text(format_duration)}" if budget.latency else ""),
         "winner": f"{best.architecture}, {cost}",
         "inherited": f"{found.claims.own}; {found.claims.compared}",
-        "retrained": f"{_retrained(found)}top-1 {made.top1:.4f} on the test split",
+        **({"final": "; ".join(result.final.record.lines[:2])} if result.final else {}),
+        "retrained": f"{'' if result.final else _retrained(found)}top-1 {made.top1:.4f} on the test split",
     }
 
 
@@ -181,25 +242,28 @@ def _retrained(found: SearchResult) -> str:
     return f"{found.preferred.architecture}, {cost} FLOPs, the cheapest that the images cannot tell from the winner: "
 
 
-def report(config: RunAllConfig, found: SearchResult, made: RetrainResult) -> str:
+def report(config: RunAllConfig, result: RunResult) -> str:
     """The text of ``report.md``, with the plots and files of all parts and the commands that repeat each of them."""
-    out = Path(config.out)
+    out, found, made = Path(config.out), result.search, result.retrain
     supernet = Path(supernet_config(config).out)
 
     def link(path: Path) -> str:
         return quote(os.path.relpath(path, out))
 
-    facts = [f"| {key} | {text} |" for key, text in _facts(config, found, made).items()]
+    facts = [f"| {key} | {text} |" for key, text in _facts(config, result).items()]
     plots = {path.name: path for folder in (made.folder, found.folder) for path in sorted(folder.glob("*.png"))}
     files = {
-        "the retrained architecture": found.arch,
+        "the retrained architecture": result.final.arch if result.final else found.arch,
         "its weights": made.weights,
         "every scored architecture": found.folder / "history.csv",
         "run of the supernet": supernet,
+        "page of the search": found.folder / "report.html",
+        "page of the retraining": made.folder / "report.html",
         "run of the search": found.folder,
         "run of the retraining": made.folder,
     }
-    commands = filter(None, map(recorded_command, (supernet, found.folder, made.folder)))
+    folders = [supernet, found.folder, *([result.final.folder] if result.final else []), made.folder]
+    commands = filter(None, map(recorded_command, folders))
     lines = [
         f"# {config.name}",
         *("", "| | |", "|---|---|", *facts),

@@ -64,12 +64,32 @@ class Judges:
         ranks[: len(folds)] = True if adaptive else folds < _RANKED_FOLDS
         part = np.full(len(labels), -1, np.int8)
         part[~ranks] = assign_folds(labels[~ranks], seed, DROPS + 1)
-        if (~ranks).sum() < (DROPS + 1) * _FEWEST:
-            raise ValueError(
-                f"the search has left {(~ranks).sum()} images to judge a final; it needs {(DROPS + 1) * _FEWEST}: "
-                "train the supernet with a larger data.search_fraction"
-            )
+        _check_left(int((~ranks).sum()))
         return cls(ranks, part)
+
+
+def check_images(num_images: int, searched: int, adaptive: bool) -> None:
+    """Refuse a search split that leaves too few images to judge a final.
+
+    Args:
+        num_images: of the split.
+        searched: how many of these the search scores on.
+        adaptive: whether what the search asks for follows from the scores.
+
+    Raises:
+        ValueError: it does.
+    """
+    folds = np.arange(searched) % FOLDS  # as even as those of assign_folds
+    _check_left(num_images - (searched if adaptive else int((folds < _RANKED_FOLDS).sum())))
+
+
+def _check_left(images: int) -> None:
+    needed = (DROPS + 1) * _FEWEST
+    if images < needed:
+        raise ValueError(
+            f"the search has left {images} images to judge a final; it needs {needed}: train the supernet with a "
+            "larger data.search_fraction"
+        )
 
 
 def who_enters(

@@ -6,7 +6,7 @@ import fcntl
 import json
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,9 @@ WITHOUT_EFFECT = (
     "search.prefer",  # what was scored stays; its results are written anew
 )
 
+
+RECORDS = ("config.yaml", "versions.json", "command.txt", "data.json")
+"""What is in a run folder before anything was done."""
 
 _command: ContextVar[str | None] = ContextVar("command", default=None)
 
@@ -72,7 +75,8 @@ class RunFolder:
 
     On entry the main process of the run writes ``config.yaml`` (or, in the folder of an earlier run, checks that the
     same is asked again), ``versions.json``, and ``command.txt`` inside :func:`recorded_as`. Other processes only know
-    the path.
+    the path. A run that fails before it has done anything leaves nothing, so that its remedy may be another setting;
+    likewise what is left of one that was killed as early refuses no settings.
 
     Args:
         path: the folder; made when missing.
@@ -102,7 +106,18 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and self.main and self._is_unused():
+            for name in RECORDS:
+                (self.path / name).unlink(missing_ok=True)
+            (self.path / ".lock").unlink(missing_ok=True)
+            with suppress(OSError):  # it is not empty
+                self.path.rmdir()
         self._release()
+
+    def _is_unused(self) -> bool:
+        """Whether this is a run in which nothing was done."""
+        names = {path.name for path in self.path.iterdir()}
+        return "versions.json" in names <= {*RECORDS, ".lock"}
 
     def _take(self) -> None:
         try:
@@ -130,7 +145,7 @@ class RunFolder:
     def _record(self) -> None:
         path = self.path / "config.yaml"
         text = yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True)
-        if path.exists():
+        if path.exists() and not self._is_unused():
             self._compare(path, asked=yaml.safe_load(text))
         else:
             write_text(path, text)

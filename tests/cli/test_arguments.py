@@ -41,10 +41,17 @@ def test_flags_become_overrides(arguments: list[str], overrides: list[str]) -> N
     assert sorted(got) == sorted(overrides)
 
 
-def test_a_file_with_an_equals_sign_is_an_argument(folder: Path, tasks: list[Any]) -> None:
+def test_a_word_with_an_equals_sign_is_a_setting_whatever_lies_there(
+    folder: Path, tasks: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "seed=1").touch()
     (folder / "lr=1.json").touch()
-    assert main(["inspect", "lr=1.json"]) == 0
-    assert tasks[0].target == "lr=1.json"
+    assert main(["evolve", "seed=1"]) == 0
+    assert tasks[0].seed == 1
+    assert main(["inspect", "lr=1.json"]) == 2
+    assert "has no setting 'lr'" in capsys.readouterr().err
+    assert main(["inspect", "./lr=1.json"]) == 0
+    assert tasks[1].target == "./lr=1.json"
 
 
 class Trap:

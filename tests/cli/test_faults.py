@@ -1,6 +1,9 @@
 """What a user can get wrong: one line that says what to write, exit status 2, and nothing is left behind."""
 
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,13 +75,31 @@ def test_a_fault_that_a_task_finds(
         main(["evolve", "--flops", "1M"])
 
 
-def test_a_bug_shows_its_traceback(stand_in: StandIn) -> None:
+def test_what_nobody_has_foreseen_is_one_line_and_its_traceback_a_file(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     def task(config: Any) -> None:
-        raise RuntimeError("shapes do not match")
+        raise RuntimeError("shapes do\x1b[31m not match\nsecond line")
 
     stand_in(task)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert main(["evolve"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("psvit-search: RuntimeError: shapes do\\x1b[31m not match; this was not foreseen, ")
+    assert line.count("\n") == 1
+    assert "second line" in Path(line.split()[-1]).read_text()
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(RuntimeError, match="shapes"):
         main(["evolve"])
+
+
+def test_a_working_folder_that_is_gone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def gone() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    assert main(["space", "1d_tiny_16"]) == 2
+    assert capsys.readouterr().err == "psvit-search: the working folder no longer exists; change into another one\n"
 
 
 @pytest.mark.parametrize("error", [Stopped("stopped; the same command resumes"), KeyboardInterrupt()])

@@ -94,6 +94,64 @@ def test_it_records_the_parts_commands_when_called_as_a_function(
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--flops", "1M"], "meets FLOPs at most 1 M: the space reaches 2.1449 M"),
+        (["--flops", "5M", "search.num_images=20"], "a search scores on 20 images; it needs 36 at least"),
+        (["--flops", "5M", "data.search_fraction=0.04", "final=4"], "images to judge a final; it needs 36"),
+    ],
+)
+def test_what_a_later_part_would_refuse_is_refused_before_the_first(
+    seen: dict[str, Any], words: list[str], message: str, capsys: pytest.CaptureFixture[str], files: Callable[[], list]
+) -> None:
+    assert main(["run", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not seen
+    assert files() == []
+
+
+def test_a_class_without_test_images_is_found_before_the_first_part(
+    seen: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, count in (("train", 200), ("val", 5)):
+        for name in ("ant", "bee"):
+            (folder / "images" / split / name).mkdir(parents=True)
+            for number in range(count if (split, name) != ("val", "bee") else 0):
+                (folder / f"images/{split}/{name}/{number}.png").touch()
+    assert main(["run", "--flops", "5M", "data=imagefolder", f"data.root={folder}/images"]) == 2
+    assert "class folder " in (line := capsys.readouterr().err)
+    assert "val/bee has no images" in line
+    assert not seen
+
+
+def test_a_final_is_held_between_search_and_retraining(
+    seen: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch, settings: Callable[..., Any]
+) -> None:
+    from psvit.search import finals
+
+    def hold(config: Any) -> Any:
+        seen["finals"] = config
+        with RunFolder(Path(config.out), asdict(config)) as run:
+            save_arch(run.path / "arch.json", ArchFile(SPACES["2d_mini_4"], Architecture.parse("B-B-B")))
+            record = SimpleNamespace(lines=["winner of the final: B-B-B", "it changed the winner", "..."])
+            return SimpleNamespace(folder=run.path, arch=run.path / "arch.json", record=record)
+
+    monkeypatch.setattr(finals, "finals", hold)
+    assert main([*REQUESTED, "final=4"]) == 0
+    assert list(seen) == ["train-supernet", "random", "finals", "retrain"]
+    held, search = seen["finals"], seen["random"]
+    assert (held.run, held.out, held.keep, held.seed) == (search.out, f"{search.out}/final", 4, 1)
+    assert held.recipe == seen["retrain"].recipe
+    assert seen["retrain"].arch == f"{held.out}/arch.json"
+    report = (folder / "runs/x/report.md").read_text()
+    assert "winner of the final: B-B-B; it changed the winner" in report
+    line = recorded_command(Path(held.out))
+    assert line is not None
+    assert line in report
+    assert settings(*shlex.split(line)[1:]) == held
+
+
 def test_a_searcher_is_chosen_once(
     seen: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,16 +67,44 @@ def test_flatten():
 
 def test_the_same_settings_go_on_and_free_ones_may_change(tmp_path):
     with RunFolder(tmp_path, CONFIG):
-        pass
+        (tmp_path / "checkpoint.pt").touch()
     before = (tmp_path / "config.yaml").read_text()
     with RunFolder(tmp_path, changed(device="cpu", out="elsewhere", data__workers=4, recipe__checkpoint_every=10)):
         pass
     assert (tmp_path / "config.yaml").read_text() == before
 
 
+def test_a_run_that_has_done_nothing_leaves_nothing_and_refuses_nothing(tmp_path):
+    folder = tmp_path / "a/run"
+
+    def fail():
+        with recorded_as("psvit-search x"), RunFolder(folder, CONFIG):
+            (folder / "data.json").touch()
+            raise ValueError("no images")
+
+    with pytest.raises(ValueError, match="no images"):
+        fail()
+    assert not folder.exists()
+    with RunFolder(folder, CONFIG):  # killed at once
+        pass
+    with RunFolder(folder, changed(seed=1)):
+        (folder / "checkpoint.pt").touch()
+    assert "seed: 1" in (folder / "config.yaml").read_text()
+    with pytest.raises(ValueError, match="stopped"), RunFolder(folder, changed(seed=1)):
+        raise ValueError("stopped")
+    assert {path.name for path in folder.iterdir()} == {".lock", "config.yaml", "versions.json", "checkpoint.pt"}
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+    (tmp_path / "config.yaml").write_text("mine: 1\n")
+    with pytest.raises(ValueError, match="holds a run with other settings"), RunFolder(tmp_path, CONFIG):
+        pass
+    assert (tmp_path / "config.yaml").read_text() == "mine: 1\n"
+
+
 def test_other_settings_are_named_and_refused(tmp_path):
     with RunFolder(tmp_path, CONFIG):
-        pass
+        (tmp_path / "checkpoint.pt").touch()
     config = changed(seed=1, recipe__lr=0.1)
     config["data"]["extra"] = True
     with pytest.raises(ValueError, match="holds a run with other settings") as raised, RunFolder(tmp_path, config):
