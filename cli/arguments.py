@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import NoReturn
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
 
 from psvit.cli.commands import Command
 from psvit.cli.faults import UsageError, did_you_mean, where_settings_are
 from psvit.cli.grammar import quote
+from psvit.data.names import printable
 
 RERUN = "--experimental-rerun"  # of Hydra: it unpickles a file
+_STARTS_CODE = "_target_"  # what Hydra takes for the name of something to call
 
 
 def parse(command: Command, words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -29,6 +35,12 @@ def parse(command: Command, words: Sequence[str]) -> tuple[list[str], list[str]]
         raise UsageError(f"{command.name} has no flag {name} ('psvit-search {command.name} --help' lists them){guess}")
     if known.experimental_rerun is not None:
         raise UsageError(f"{RERUN} is refused: it unpickles a file, which may run any code; give the settings instead")
+    for folder in (known.config_dir, known.config_path):
+        if folder is not None:
+            check_recipes(Path(folder))
+    for word in known.overrides:
+        if _STARTS_CODE in word.replace("\\", "") or re.match(r"[+~]*hydra[./]callbacks", word):
+            raise UsageError(f"{printable(word)} is refused: it could start any code; give plain values")
     plain = [word for word in known.overrides if _is_bare(word)]
     flags = [word for word in rest if word not in known.overrides]
     overrides = [word for word in known.overrides if word not in plain]
@@ -45,6 +57,42 @@ def parse(command: Command, words: Sequence[str]) -> tuple[list[str], list[str]]
         f"{key}={value if key in switches else quote(value, sweep=known.multirun)}" for key, value in given.items()
     ]
     return flags, short_overrides + overrides
+
+
+def check_recipes(folder: Path) -> None:
+    """Refuse YAML files that could let Hydra start code: by ``_target_``, or by settings of Hydra's own.
+
+    Launchers and sweepers stay possible by their names, on the command line: ``hydra/launcher=submitit_slurm``.
+
+    Raises:
+        UsageError: a file below the folder has such a key, or cannot be read.
+    """
+    for path in sorted(folder.rglob("*.y*ml")):
+        try:
+            text = path.read_text(encoding="utf-8")
+            keys = set(_keys(yaml.safe_load(text)))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            reason = (str(error) or repr(error)).splitlines()[0]
+            raise UsageError(f"cannot read {path}: {reason}; mend it, or keep it out of --config-dir") from error
+        keys |= {line.partition("@package")[2].strip() for line in text.splitlines() if line.startswith("#")}
+        if any(key == _STARTS_CODE or re.match(r"(override +)?/?hydra\b", key) for key in keys):
+            raise UsageError(
+                f"{path} is refused: it holds {_STARTS_CODE} or settings of Hydra's own, which could start any code; a "
+                "recipe has plain values"
+            )
+
+
+def _keys(node: Any) -> Iterator[str]:
+    """Every key in a YAML document, and what its lists name."""
+    if isinstance(node, dict):
+        yield from map(str, node)
+        for value in node.values():
+            yield from _keys(value)
+    elif isinstance(node, list):
+        for each in node:
+            yield from _keys(each)
+    elif isinstance(node, str):
+        yield node
 
 
 def _parsers(command: Command) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:

@@ -16,6 +16,7 @@ from psvit.arch import Architecture, NetworkSpec
 from psvit.data.config import DataConfig
 from psvit.data.data import Data, open_data
 from psvit.data.pixels import Pixels
+from psvit.engine.checkpoint import previous
 from psvit.engine.config import Recipe
 from psvit.engine.device import free_memory
 from psvit.engine.feed import Feed
@@ -155,7 +156,8 @@ def train_alone(task: Standalone) -> int:
             outcomes.result().save(run.path / OUTCOMES, identity)
             record = StandaloneRecord(str(task.architecture), data.split_record(), task.seed, *score)
             record.save(run.path / RESULT)
-            (run.path / "checkpoint.pt").unlink(missing_ok=True)  # three times the weights, and of no more use
+            for path in (run.path / "checkpoint.pt", previous(run.path / "checkpoint.pt")):
+                path.unlink(missing_ok=True)  # three times the weights, and of no more use
     except torch.OutOfMemoryError:
         raise ValueError(
             "the GPU's memory is full; use a smaller jobs=, a smaller recipe.batch_size or a larger recipe.accumulate"

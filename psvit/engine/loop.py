@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from psvit.engine.checkpoint import load_checkpoint, save_checkpoint
+from psvit.engine.checkpoint import latest_checkpoint, save_checkpoint
 from psvit.engine.config import LoopRecipe, Recipe
 from psvit.engine.device import PendingHostCopy, autocast, check_compiler, matmul_peak
 from psvit.engine.metrics import TIMED, Metrics
@@ -139,7 +139,7 @@ def train(model: nn.Module, recipe: LoopRecipe, task: Task, runtime: Runtime, ru
     stream = task.feed(trainer.step)
     with (
         StopSignals() as signals,
-        Metrics(run.path, trainer.epoch, columns) if main else nullcontext() as metrics,
+        Metrics(run.path, trainer.rows, columns) if main else nullcontext() as metrics,
         Progress(trainer.step, trainer.steps, recipe.epochs, runtime.device, main, bound) as progress,
         Profiler(run.path / "profile" if runtime.profile and main else None, runtime.device) as profiler,
     ):
@@ -196,6 +196,7 @@ class _Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.ema = None if recipe.ema_decay is None else MovingAverage(model, recipe.ema_decay)
         self.step, self.epoch, self.loss_sum, self.loss = 0, 0, 0.0, math.nan
+        self.rows: list[dict[str, float]] = []  # of metrics.csv, one for each complete epoch
         # of the steps that the host has not heard of: loss, faults, stops
         self.reports: deque[PendingHostCopy] = deque()
         self.faults = torch.zeros((), device=device)
@@ -235,6 +236,7 @@ class _Trainer:
             "step": self.step,
             "epoch": self.epoch,
             "loss_sum": self.loss_sum,
+            "rows": self.rows,
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.model.state_dict(),
             # without its settings, which are the recipe's and, in part, the device's
@@ -244,16 +246,27 @@ class _Trainer:
         save_checkpoint(self.checkpoint, state)
 
     def resume(self) -> None:
-        """Continue from the checkpoint, if there is one."""
-        if not self.checkpoint.exists():
+        """Continue from the checkpoint, if there is one, or from the one before it where it is damaged."""
+        path, state = latest_checkpoint(self.checkpoint)
+        if state is None:
             return
-        state = load_checkpoint(self.checkpoint)
         changed = differences(state.get("identity", {}), self.identity)
         if changed:
             raise ValueError(
-                f"{self.checkpoint} belongs to another run: {'; '.join(changed)}. Use name=... or out=... for a new run"
+                f"{path} belongs to another run: {'; '.join(changed)}. Use name=... or out=... for a new run"
             )
-        self.step, self.epoch, self.loss_sum = state["step"], state["epoch"], state["loss_sum"]
+        try:
+            self._take_over(state)
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            reason = (str(error) or repr(error)).splitlines()[0]
+            raise ValueError(f"{path} does not hold this run's state ({reason}); delete it to start again") from error
+
+    def _take_over(self, state: dict[str, Any]) -> None:
+        step, epoch, rows = state["step"], state["epoch"], state["rows"]
+        first = epoch * self.steps_per_epoch  # step of the epoch under way, which may have come to its last
+        if not (0 <= first <= step <= min(first + self.steps_per_epoch, self.steps)) or len(rows) != epoch:
+            raise ValueError(f"step {step} of epoch {epoch}, with {len(rows)} epochs recorded")
+        self.step, self.epoch, self.loss_sum, self.rows = step, epoch, float(state["loss_sum"]), rows
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.model.load_state_dict(state["ema"])

@@ -19,27 +19,24 @@ if TYPE_CHECKING:
 class Metrics:
     """Appends rows of numbers to ``folder/metrics.csv``, and to TensorBoard's files where ``tensorboard`` is installed.
 
+    The file is written anew with each row, whole or not at all, from rows that the checkpoint holds as well.
+
     Args:
         folder: the run folder.
-        epochs: complete epochs of the checkpoint that the run goes on from. Rows of later epochs, and a row that was
-            cut short, are dropped, since they are about to be written again.
+        rows: of the complete epochs of the checkpoint that the run resumes from; each new one is appended to them.
         columns: what the rows will begin with.
 
     Raises:
-        ValueError: the file has other columns.
+        ValueError: the rows have other columns.
     """
 
-    def __init__(self, folder: Path, epochs: int, columns: Sequence[str] = ()) -> None:
-        self.path = folder / "metrics.csv"
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        self._columns = lines[0].strip().split(",") if lines else []
-        if lines and self._columns[: len(columns)] != list(columns):
+    def __init__(self, folder: Path, rows: list[dict[str, float]], columns: Sequence[str] = ()) -> None:
+        self.path, self._rows = folder / "metrics.csv", rows
+        if rows and list(rows[0])[: len(columns)] != list(columns):
             self._refuse(columns)
-        rows = [dict(zip(self._columns, line.strip().split(","), strict=True)) for line in lines[1:]]
-        kept = [line for line, row in zip(lines[1:], rows, strict=True) if int(row["epoch"]) <= epochs]
-        write_text(self.path, "".join(lines[:1] + kept))
-        self._tensorboard = _tensorboard(folder, after=int(rows[len(kept) - 1]["step"]) if kept else 0)
+        if rows or self.path.exists():
+            self._write()
+        self._tensorboard = _tensorboard(folder, after=int(rows[-1]["step"]) if rows else 0)
 
     def __enter__(self) -> Metrics:
         return self
@@ -51,29 +48,27 @@ class Metrics:
             self._tensorboard.close()
 
     def write(self, row: dict[str, float]) -> None:
-        """Append a row, which has ``epoch`` and ``step`` and the same keys each time, and flush it.
+        """Append a row, which has ``epoch`` and ``step`` and the same keys each time.
 
         Raises:
-            ValueError: the disk is full or not writable, or the file has other columns.
+            ValueError: the disk is full or not writable, or the row has other keys.
         """
-        lines = "" if self._columns else ",".join(row) + "\n"
-        self._columns = self._columns or list(row)
-        if list(row) != self._columns:
+        if self._rows and list(row) != list(self._rows[0]):
             self._refuse(list(row))
-        lines += ",".join(str(value) for value in row.values()) + "\n"
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(lines)
-        except OSError as error:
-            raise ValueError(f"cannot write {self.path}: {error.strerror}; free some space and start again") from error
+        self._rows.append(row)
+        self._write()
         if self._tensorboard is not None:
             for name in row.keys() - {"epoch", "step"}:
                 self._tensorboard.add_scalar(name, row[name], int(row["step"]))
             self._tensorboard.flush()
 
+    def _write(self) -> None:
+        lines = [list(self._rows[0]), *(row.values() for row in self._rows)] if self._rows else []
+        write_text(self.path, "".join(",".join(map(str, line)) + "\n" for line in lines))
+
     def _refuse(self, columns: Sequence[str]) -> NoReturn:
         raise ValueError(
-            f"{self.path} has the columns {', '.join(self._columns)}, but this version writes {', '.join(columns)}; "
+            f"{self.path} has the columns {', '.join(self._rows[0])}, but this version writes {', '.join(columns)}; "
             "use name=... or out=... for a new run"
         )
 

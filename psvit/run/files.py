@@ -4,33 +4,59 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+_PART = ".part"  # what the names of unfinished files end in
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Let ``write`` fill a file beside ``path``, flush it to the disk and rename it into place.
+    """Let ``write`` fill a file beside ``path``, flush it to the disk, rename it into place, and flush the folder.
 
-    Whatever happens, ``path`` holds the old content or the new one, never a part.
+    Whatever happens, ``path`` holds the old content or the new one, never a part. The file beside it has a name that
+    nobody can know beforehand, and no link that lies there is followed.
 
     Raises:
         ValueError: the disk is full or not writable; the message names the file, and the old one is untouched.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
+        with open(beside, "xb", opener=_no_link) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+        flush_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save turns a failed write into a RuntimeError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         kept = "; what was saved before is untouched" if path.exists() else ""
         raise ValueError(f"cannot write {path}: {reason}{kept}. Free some space or choose another folder") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def flush_folder(folder: Path) -> None:
+    """Let a rename in a folder outlast a loss of power; without effect where a file system cannot."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sweep_parts(folder: Path) -> None:
+    """Delete what killed processes have left of files that they were writing; nobody else may be writing there."""
+    for path in folder.glob(f".*{_PART}"):
+        path.unlink(missing_ok=True)
 
 
 def append_bytes(path: Path, content: bytes, at: int) -> None:
@@ -40,7 +66,7 @@ def append_bytes(path: Path, content: bytes, at: int) -> None:
         ValueError: the disk is full or not writable; what was before ``at`` is kept.
     """
     try:
-        with open(path, "r+b" if path.exists() else "w+b") as file:
+        with open(path, "r+b" if path.exists() else "x+b", opener=_no_link) as file:
             file.truncate(at)
             file.seek(at)
             file.write(content)

@@ -16,7 +16,7 @@ from typing import IO, Any
 import yaml
 
 import psvit
-from psvit.run.files import write_text
+from psvit.run.files import sweep_parts, write_text
 
 # Settings (and all below them) that a run may change when it resumes: they have no effect on its result, or are where a
 # file lies whose content is compared (``supernet``, ``run``, ``arch``, ``data_root``, ``start``, ``distill.weights``).
@@ -136,6 +136,7 @@ class RunFolder:
                 f"another process is using {self.path}; wait for it, or use name=... or out=... for a new run"
             ) from error
         self._lock = lock
+        sweep_parts(self.path)
 
     def _release(self) -> None:
         if self._lock is not None:

@@ -54,6 +54,50 @@ def test_a_word_with_an_equals_sign_is_a_setting_whatever_lies_there(
     assert tasks[1].target == "./lr=1.json"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# @package _global_\nhydra:\n  callbacks:\n    x:\n      _target_: pathlib.Path.touch\n      _args_: [made]\n",
+        "lr: 0.1\nextra:\n  - {deep: [{_target_: pathlib.Path.touch}]}\n",
+        '"\\x5ftarget_": os.system\n',
+        "# @package hydra.callbacks.x\nname: y\n",
+        "defaults:\n  - override /hydra/callbacks: mine\n",
+        "defaults:\n  - /hydra/launcher: mine\n",
+        "a: [",
+        "a: " + "[" * 3000,
+    ],
+)
+def test_a_strangers_recipe_that_could_start_code_is_refused(
+    text: str, folder: Path, tasks: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "theirs/recipe").mkdir(parents=True)
+    (folder / "theirs/recipe/mine.yaml").write_text(text)
+    assert main(["train-supernet", "--config-dir", "theirs", "recipe=mine"]) == 2
+    line = capsys.readouterr().err
+    assert "theirs/recipe/mine.yaml" in line
+    assert line.count("\n") == 1
+    assert tasks == []
+    assert not (folder / "made").exists()
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "+hydra.callbacks.x._target_=pathlib.Path.touch",
+        "+hydra/callbacks=mine",
+        "+recipe.x={_target_:os.system}",
+        "++hydra.launcher._target_=os.system",
+        "+recipe.x={\\_target_:os.system}",
+    ],
+)
+def test_a_setting_that_could_start_code_is_refused(
+    word: str, tasks: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train-supernet", word]) == 2
+    assert "could start any code" in capsys.readouterr().err
+    assert tasks == []
+
+
 class Trap:
     """Unpickling it makes a file."""
 

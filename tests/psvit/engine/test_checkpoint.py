@@ -5,7 +5,7 @@ import zipfile
 import pytest
 import torch
 
-from psvit.engine.checkpoint import load_checkpoint, save_checkpoint
+from psvit.engine.checkpoint import load_checkpoint, previous, save_checkpoint
 
 STATE = {"step": 3, "model": {"weight": torch.arange(12.0).reshape(3, 4)}, "nested": [1, None, {"a": (0.5, "text")}]}
 
@@ -91,8 +91,8 @@ def test_other_files_are_refused(tmp_path):
         torch.save(content, path)
         with pytest.raises(ValueError, match=r"c\.pt is not a psvit-search checkpoint"):
             load_checkpoint(path)
-    torch.save({"format": "psvit-checkpoint", "version": 2}, path)
-    with pytest.raises(ValueError, match="version 2"):
+    torch.save({"format": "psvit-checkpoint", "version": 3}, path)
+    with pytest.raises(ValueError, match="version 3"):
         load_checkpoint(path)
     path.write_text("hello")
     with pytest.raises(ValueError, match="not a psvit-search checkpoint"):
@@ -118,5 +118,5 @@ def test_the_earlier_checkpoint_survives_a_full_disk(tmp_path):
             assert_one_line(raised)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
+    assert path.read_bytes() == before == previous(path).read_bytes()
+    assert {file.name for file in tmp_path.iterdir()} == {"c.pt", "c.previous.pt"}

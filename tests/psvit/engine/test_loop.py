@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from psvit.engine import loop
-from psvit.engine.checkpoint import load_checkpoint
+from psvit.engine.checkpoint import load_checkpoint, previous, save_checkpoint
 from psvit.engine.config import Recipe
 from psvit.engine.distributed import Processes
 from psvit.engine.loop import Task, classification_loss, train
@@ -478,17 +478,71 @@ def test_speed_and_memory_stand_in_the_table(tmp_path, capsys):
     assert "utilisation" in capsys.readouterr().err
 
 
-def test_a_table_of_other_columns_is_refused(tmp_path):
+def killed_in_step_five(tmp_path):
     def kill(step, micro):
         if step == 5:
             raise Killed
 
     with pytest.raises(Killed):
-        job(tmp_path, recipe(), feed=Batches(recipe(), on_micro_batch=kill))
-    path = tmp_path / "metrics.csv"
-    path.write_text(path.read_text().replace("data_wait", "waited"))
+        job(tmp_path, recipe(checkpoint_every=1), feed=Batches(recipe(), on_micro_batch=kill))
+    return tmp_path / "checkpoint.pt"
+
+
+def changed(path, change):
+    """Write a checkpoint anew, changed."""
+    state = load_checkpoint(path)
+    change(state)
+    previous(path).unlink()
+    save_checkpoint(path, state)
+
+
+def test_rows_of_other_columns_are_refused(tmp_path):
+    path = killed_in_step_five(tmp_path)
+    changed(path, lambda state: state["rows"][0].update(waited=state["rows"][0].pop("data_wait")))
     with pytest.raises(ValueError, match=r"metrics\.csv has the columns .*waited.*; use name=") as raised:
-        job(tmp_path, recipe())
+        job(tmp_path, recipe(checkpoint_every=1))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path, capsys):
+    unbroken = job(tmp_path / "unbroken", recipe(checkpoint_every=1))
+    path = killed_in_step_five(tmp_path / "killed")
+    assert load_checkpoint(previous(path))["step"] == load_checkpoint(path)["step"] - 1
+    path.write_bytes(path.read_bytes()[:-200])
+    capsys.readouterr()
+    assert_same_bits(job(tmp_path / "killed", recipe(checkpoint_every=1)).model, unbroken.model)
+    assert "damaged" in (line := capsys.readouterr().err)
+    assert "this run goes on from checkpoint.previous.pt" in line
+    assert table(tmp_path / "killed") == table(tmp_path / "unbroken")
+
+
+def test_a_lost_checkpoint_gives_way_to_the_one_before_it(tmp_path):
+    unbroken = job(tmp_path / "unbroken", recipe(checkpoint_every=1))
+    killed_in_step_five(tmp_path / "killed").unlink()
+    assert_same_bits(job(tmp_path / "killed", recipe(checkpoint_every=1)).model, unbroken.model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update(epoch=10**9),
+        lambda state: state.update(step=10**9),
+        lambda state: state.update(step=-1, epoch=-1),
+        lambda state: state.update(step="five"),
+        lambda state: state.update(rows=[]),
+        lambda state: state.pop("rows"),
+        lambda state: state.pop("model"),
+        lambda state: state["model"].popitem(),
+        lambda state: state.update(model={name: value[:1] for name, value in state["model"].items()}),
+        lambda state: state.update(optimiser=[1, 2]),
+        lambda state: state.update(loss_sum={}),
+    ],
+)
+def test_a_checkpoint_of_another_content_is_one_line(tmp_path, change):
+    path = killed_in_step_five(tmp_path)
+    changed(path, change)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt does not hold this run's state .*delete it") as raised:
+        job(tmp_path, recipe(checkpoint_every=1))
     assert "\n" not in str(raised.value)
 
 

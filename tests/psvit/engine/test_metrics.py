@@ -13,7 +13,7 @@ def no_tensorboard(monkeypatch):
 
 
 def write(folder, epochs, rows):
-    with Metrics(folder, epochs) as metrics:
+    with Metrics(folder, ROWS[:epochs]) as metrics:
         for row in rows:
             metrics.write(row)
 
@@ -32,10 +32,14 @@ def test_a_resumed_file_equals_an_unbroken_one(tmp_path, epochs, torn):
 
 
 @pytest.mark.usefixtures("no_tensorboard")
-def test_a_torn_header_starts_afresh(tmp_path):
-    (tmp_path / "metrics.csv").write_text("epoch,st")
-    write(tmp_path, 0, ROWS[:1])
-    assert (tmp_path / "metrics.csv").read_text() == "epoch,step,loss,top1\n1,4,1.0,0.1\n"
+@pytest.mark.parametrize("content", [b"epoch,st", b"\0" * 50, None])
+def test_a_table_that_was_lost_is_made_from_the_rows_of_the_checkpoint(tmp_path, content):
+    write(tmp_path / "unbroken", 0, ROWS)
+    (tmp_path / "resumed").mkdir()
+    if content is not None:
+        (tmp_path / "resumed/metrics.csv").write_bytes(content)
+    write(tmp_path / "resumed", 2, ROWS[2:])
+    assert (tmp_path / "resumed/metrics.csv").read_bytes() == (tmp_path / "unbroken/metrics.csv").read_bytes()
 
 
 @pytest.mark.usefixtures("no_tensorboard")
@@ -48,7 +52,7 @@ def test_tensorboard_has_the_same_numbers(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    write(tmp_path, 0, [{**row, "loss": 9.0} for row in ROWS])
+    write(tmp_path, 0, [{**row, "loss": 9.0} for row in ROWS])  # killed, and resumed after the first row
     for file in (tmp_path / "tensorboard").iterdir():  # TensorBoard reads files by name, which has the second in it
         file.rename(file.with_name(file.name.replace("tfevents.", "tfevents.0")))
     write(tmp_path, 1, ROWS[1:])  # the second and third row are written again
