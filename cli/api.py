@@ -27,6 +27,7 @@ from psvit.cli.launch import start
 
 if TYPE_CHECKING:
     from psvit.cli.run import RunResult
+    from psvit.data.check import CheckReport
     from psvit.retrain.results import CompareRecord
     from psvit.retrain.train import RetrainResult
     from psvit.search.finals import FinalResult
@@ -117,6 +118,11 @@ def retrain(*settings: str, **flags: Any) -> RetrainResult:
 def evaluate(*settings: str, **flags: Any) -> dict[str, float]:
     """``psvit-search evaluate``: every metric of trained weights on a split, by name."""
     return _call("evaluate", settings, flags)
+
+
+def check(*settings: str, **flags: Any) -> CheckReport:
+    """``psvit-search check``: one look at all images."""
+    return _call("check", settings, flags)
 
 
 def compare(*settings: str, **flags: Any) -> CompareRecord:

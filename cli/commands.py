@@ -152,6 +152,22 @@ _COMMANDS = (
         },
     ),
     Command(
+        name="check",
+        summary="one look at all images before anything is trained",
+        about="Opens a dataset as a training would, and reads every image: splits, classes and their numbers, formats, "
+        "sizes, files that cannot be read, identical images within and across splits, how much a score on the search "
+        "split can tell. What cannot be trained on is refused. Files that have not changed are not read again.",
+        task="psvit.data.check:check",
+        schema="psvit.data.config:CheckConfig",
+        flags=(_JSON,),
+        settings="data data.search_fraction data.test_fraction cache",
+        examples={
+            "a folder of photos, one folder per class": "psvit-search check /photos",
+            "a list": "psvit-search check photos.csv data=csv",
+        },
+        argument=Flag("FOLDER", "data.root", "FOLDER"),
+    ),
+    Command(
         name="prepare-data",
         summary="pack a dataset into a few large files of resized images, which load fast",
         about="Resizes every image once and writes them all, with names, labels and splits, into large files with an "

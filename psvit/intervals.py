@@ -58,6 +58,14 @@ def wilson(
     return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
 
 
+def share(part: Any, whole: Any) -> Estimate | None:
+    """A share of ``whole`` images with Wilson's interval; None of none."""
+    if not whole:
+        return None
+    low, high = wilson(part / whole, whole)
+    return Estimate(float(part / whole), float(low), float(high))
+
+
 def mean_interval(values: NDArray[Any]) -> Estimate:
     """The mean of values (R, n), R rows drawn at random on n images drawn at random, both crossed.
 

@@ -16,7 +16,7 @@ import yaml
 import psvit
 from psvit.data.record import DATA, DataRecord
 from psvit.engine.outcomes import OUTCOMES, ImageOutcomes
-from psvit.intervals import Estimate, mean_interval
+from psvit.intervals import Estimate, mean_interval, share
 from psvit.retrain.config import CompareConfig
 from psvit.retrain.plots import draw_comparison
 from psvit.retrain.results import ComparedNetwork, CompareRecord, RetrainRecord
@@ -114,7 +114,7 @@ def _record(networks: dict[str, list[_Run]]) -> CompareRecord:
             runs[0].record.flops,
             runs[0].record.params,
             tuple(run.record.seed for run in runs),
-            _mean([run.outcomes.correct.astype(np.float64) for run in runs]),
+            _top1(runs),
             _mean([run.outcomes.loss.astype(np.float64) for run in runs]),
             None if runs is winner else _mean(_ahead(winner, runs, "correct")),
             None if runs is winner else _mean(_ahead(runs, winner, "loss")),
@@ -134,6 +134,13 @@ def _record(networks: dict[str, list[_Run]]) -> CompareRecord:
         ahead_of_others=_mean(mean) if len(kin) > 1 else None,
         tool=f"psvit-search {psvit.__version__}",
     )
+
+
+def _top1(runs: Sequence[_Run]) -> Estimate:
+    """Of one training Wilson's interval, which holds near 1 and for few images, too."""
+    correct = [run.outcomes.correct for run in runs]
+    alone = share(correct[0].sum(), len(correct[0])) if len(runs) == 1 else None
+    return alone or _mean([each.astype(np.float64) for each in correct])
 
 
 def _mean(rows: Sequence[np.ndarray]) -> Estimate:

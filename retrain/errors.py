@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from psvit.intervals import Estimate, wilson
+from psvit.intervals import Estimate, share
 
 BINS = 15  # of confidences, as is usual
 
@@ -61,14 +60,6 @@ def class_scores(counts: NDArray[np.int64], names: Sequence[str]) -> list[ClassS
             )
         )
     return sorted(rows, key=lambda row: row.recall.value if row.recall else 2.0)
-
-
-def share(part: Any, whole: Any) -> Estimate | None:
-    """A share with Wilson's interval; None of nothing."""
-    if not whole:
-        return None
-    low, high = wilson(part / whole, whole)
-    return Estimate(float(part / whole), float(low), float(high))
 
 
 @dataclass(frozen=True)

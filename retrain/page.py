@@ -14,8 +14,9 @@ from torchvision.transforms.v2.functional import pad, resize
 
 from psvit.data.data import Data
 from psvit.engine.outcomes import ImageOutcomes
+from psvit.intervals import share
 from psvit.page import picture_address, png_address, write_page
-from psvit.retrain.errors import calibration, class_scores, confusion, share
+from psvit.retrain.errors import calibration, class_scores, confusion
 from psvit.retrain.results import RetrainRecord
 from psvit.run.folder import recorded_command
 

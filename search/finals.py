@@ -20,7 +20,7 @@ import yaml
 import psvit
 from psvit.arch import Architecture, CellPath
 from psvit.archfile import ArchFile, save_arch
-from psvit.intervals import mean_interval
+from psvit.intervals import mean_interval, share
 from psvit.run.folder import RunFolder
 from psvit.run.random import seed_of
 from psvit.search.claims import EQUAL_COST
@@ -246,6 +246,8 @@ class _Final:
         cost, epochs, reports = self.trained.space.cost(winner), rounds[-1].epochs, self.part == REPORT
         drawn = self._draw_control(winner, cost.flops)
         own, *others = self._train([winner, *drawn], epochs)
+        top1 = share(own.correct[reports].sum(), reports.sum())
+        assert top1 is not None
         trainings, images = self.trainings.values(), self.data.size("train")
         gain_loss, gain_top1 = None, None
         if others:
@@ -263,7 +265,7 @@ class _Final:
             control=tuple(control),
             num_images=int(reports.sum()),
             loss=mean_interval(own.loss[reports]),
-            top1=mean_interval(own.correct[reports]),
+            top1=top1,
             gain_loss=gain_loss,
             gain_top1=gain_top1,
             networks=len(trainings),

@@ -124,3 +124,18 @@ class PrepareConfig:
         check_choice(self, STORES, "store")
         check_between(self, 1, 100, "quality")
         check_at_least(self, 0, "workers")
+
+
+@dataclass
+class CheckConfig:
+    """Settings of ``psvit-search check``.
+
+    Attributes:
+        data: dataset to look at, with all its splits.
+        cache: keep what was found of each file in the user's cache folder, and read only those that have changed.
+        json: print JSON instead of text.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    cache: bool = True
+    json: bool = False

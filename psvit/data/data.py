@@ -163,6 +163,10 @@ class Data:
         images, indices = self._part(split)
         return images.read(int(indices[index]))
 
+    def images(self, split: str) -> tuple[Images, Integers]:
+        """The collection that a split is a part of, and the split's indices into it, ascending."""
+        return self._part(split)
+
     def image_name(self, split: str, index: int) -> str:
         """What identifies an image of a split: its path below the folder, or its number in the dataset."""
         images, indices = self._part(split)

@@ -46,6 +46,7 @@ def functions() -> dict[str, Callable[..., Any]]:
             "evaluate --arch a.json --weights w --split search",
             lambda: api.evaluate(arch="a.json", weights="w", split="search"),
         ),
+        ("check photos cache=false", lambda: api.check(folder="photos", cache=False)),
         ("compare runs/a runs/b --save c", lambda: api.compare(runs=[Path("runs/a"), "runs/b"], save="c")),
         ("export runs/x --to onnx", lambda: api.export(model="runs/x", to="onnx")),
     ],

@@ -9,7 +9,7 @@ import pytest
 from psvit.data.config import DataConfig
 from psvit.data.data import open_data
 from psvit.engine.outcomes import OUTCOMES, ImageOutcomes
-from psvit.intervals import mean_interval
+from psvit.intervals import mean_interval, wilson
 from psvit.retrain.compare import compare
 from psvit.retrain.config import CompareConfig
 from psvit.retrain.results import CompareRecord
@@ -63,6 +63,9 @@ def test_equals_are_not_told_apart_and_others_of_the_space_are_one_mean(tmp_path
     record = compare(CompareConfig([str(path) for path in folders]))
     assert all("no difference in top-1 that this can tell" in line for line in record.lines[:3])
     assert record.others == 3
+    correct = outcomes(folders[0])[0]
+    top1 = record.networks[0].top1
+    assert (top1.low, top1.high) == pytest.approx(wilson(correct.mean(), IMAGES))
     rows = [outcomes(folders[0])[0] - outcomes(path)[0] for path in folders[1:]]
     assert record.ahead_of_others == mean_interval(np.stack(rows))
     assert "against the mean of the 3 other architectures of its space" in record.lines[3]

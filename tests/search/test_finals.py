@@ -13,7 +13,7 @@ from psvit.archfile import load_arch
 from psvit.data.data import Data, open_data
 from psvit.data.pixels import Pixels
 from psvit.engine.config import Recipe
-from psvit.intervals import mean_interval
+from psvit.intervals import mean_interval, wilson
 from psvit.run.jobs import Job
 from psvit.run.signals import Stopped
 from psvit.search import standalone
@@ -125,6 +125,7 @@ def test_the_claim_is_of_images_that_did_nothing_else(whole: FinalsConfig, super
     images = order[judges.part == 2]
     assert record.num_images == len(images)
     assert record.loss == mean_interval(own["loss"][images])
+    assert (record.top1.low, record.top1.high) == pytest.approx(wilson(own["correct"][images].mean(), len(images)))
     others = [outcomes(whole, 2, each.layers) for each in record.control]
     gain = np.stack([other["loss"][images] - own["loss"][images] for other in others])
     assert record.gain_loss == mean_interval(gain)
