@@ -29,9 +29,12 @@ class UsageError(ValueError):
 
 
 def complain(line: str) -> None:
-    """Print one line on stderr, with the number of the process if it is not the first."""
+    """Print one line on stderr, with the number of the process if it is not the first.
+
+    What a name or a stranger's text in it would do to the terminal, or to a second line, is escaped.
+    """
     rank = f" (process {os.environ['RANK']})" if os.environ.get("RANK", "0") != "0" else ""
-    print(f"psvit-search{rank}: {line}", file=sys.stderr)
+    print(f"psvit-search{rank}: {printable(line)}", file=sys.stderr)
 
 
 def check_working_folder() -> None:

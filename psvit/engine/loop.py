@@ -250,7 +250,8 @@ class _Trainer:
         path, state = latest_checkpoint(self.checkpoint)
         if state is None:
             return
-        changed = differences(state.get("identity", {}), self.identity)
+        recorded = state.get("identity")
+        changed = differences(recorded if isinstance(recorded, dict) else {}, self.identity)
         if changed:
             raise ValueError(
                 f"{path} belongs to another run: {'; '.join(changed)}. Use name=... or out=... for a new run"

@@ -93,6 +93,13 @@ def test_what_nobody_has_foreseen_is_one_line_and_its_traceback_a_file(
         main(["evolve"])
 
 
+def test_a_name_with_a_newline_makes_no_second_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "runs/a\npsvit-search: all is well"]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "there is no folder runs/a\\npsvit-search: all is well" in line
+
+
 def test_a_working_folder_that_is_gone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def gone() -> str:
         raise FileNotFoundError

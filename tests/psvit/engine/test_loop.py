@@ -522,6 +522,13 @@ def test_a_lost_checkpoint_gives_way_to_the_one_before_it(tmp_path):
     assert_same_bits(job(tmp_path / "killed", recipe(checkpoint_every=1)).model, unbroken.model)
 
 
+def test_a_checkpoint_without_an_identity_is_of_another_run(tmp_path):
+    path = killed_in_step_five(tmp_path)
+    changed(path, lambda state: state.update(identity=None))
+    with pytest.raises(ValueError, match=r"checkpoint\.pt belongs to another run: seed was not set and is 0"):
+        job(tmp_path, recipe(checkpoint_every=1))
+
+
 @pytest.mark.parametrize(
     "change",
     [
