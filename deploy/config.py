@@ -13,7 +13,7 @@ class PredictConfig:
     """Settings of ``psvit-search predict``.
 
     Attributes:
-        model: trained network: the run folder of ``retrain``, or its arch.json.
+        model: trained network: the run folder of ``retrain``, its arch.json, or a file of ``export``.
         pictures: image files, folders of them at any depth, or ``-`` for a list of files on standard input.
         top: classes to name for each picture.
         csv: print CSV, a line for each class that is named.
