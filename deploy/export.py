@@ -14,7 +14,9 @@ from torch import Tensor
 from psvit.data.data import open_data
 from psvit.deploy.config import ExportConfig
 from psvit.deploy.formats import FORMATS_BY_NAME, Format, Run
-from psvit.deploy.model import Model, load
+from psvit.deploy.hub import CARD, write_hub
+from psvit.deploy.model import Model, arch_beside, load
+from psvit.intervals import Estimate, share
 from psvit.units import format_duration
 
 BATCHES = (1, 5)  # that are compared with torch
@@ -28,17 +30,25 @@ def export(config: ExportConfig) -> list[Path]:
         ValueError: no trained network, a runtime that is not installed, data of other classes, or answers that differ
             from torch's at a batch of 1 or 5: the file is not left then.
     """
-    formats = [FORMATS_BY_NAME[name] for name in config.formats]
-    for each in formats:
+    files = [FORMATS_BY_NAME[name] for name in config.formats if name != "hub"]
+    for each in files:
         each.require()
-    model, folder = load(config.model, "cpu"), Path(config.save)
+    arch_path = arch_beside(Path(config.model))
+    model, folder = load(arch_path, "cpu"), Path(config.save)
     data = open_data(config.data).as_seen_by(model.trained_on, config.model)
     batches = list(data.eval_batches("test", model.image_size, max(BATCHES)))
-    program = torch.export.export(
-        model.module, (batches[0][0],), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
-    )
     folder.mkdir(parents=True, exist_ok=True)
-    return [_make(each, program, model, batches, folder / each.file) for each in formats]
+    written = []
+    if files:
+        batch = torch.export.Dim("batch", min=1)
+        program = torch.export.export(model.module, (batches[0][0],), dynamic_shapes=({0: batch},))
+        written = [_make(each, program, model, batches, folder / each.file) for each in files]
+    if "hub" in config.formats:
+        hub, (top1, said) = folder / "hub", _score(model.module, batches)
+        write_hub(hub, arch_path, model, top1, config.data.name, sum(len(labels) for _, labels in batches))
+        print(f"wrote {hub}: test {said}; fill in the licence in {hub / CARD}")
+        written.append(hub)
+    return written
 
 
 def _make(
@@ -51,18 +61,24 @@ def _make(
         form.write(program, json.dumps(about), made)
         run, _ = form.open(made)
         check_same(run, model, batches[0][0], path.name)
-        right, began = 0, time.perf_counter_ns()
-        for images, labels in batches:
-            right += int((run(images).argmax(dim=1) == labels).sum())
-        nanoseconds = time.perf_counter_ns() - began
+        _, said = _score(run, batches)
         del run
         os.replace(made, path)
-    number = sum(len(labels) for _, labels in batches)
-    print(
-        f"wrote {path}: {path.stat().st_size / 2**20:.1f} MiB, test top-1 {right / number:.4f} on {number:,} images, "
-        f"{format_duration(nanoseconds // number)} an image in batches of {len(batches[0][0])}"
-    )
+    print(f"wrote {path}: {path.stat().st_size / 2**20:.1f} MiB, test {said}")
     return path
+
+
+@torch.inference_mode()
+def _score(run: Run, batches: list[tuple[Tensor, Tensor]]) -> tuple[Estimate, str]:
+    """Top-1 in a runtime, and the words for it and for the time of an image."""
+    right, began = 0, time.perf_counter_ns()
+    for images, labels in batches:
+        right += int((run(images).argmax(dim=1) == labels).sum())
+    nanoseconds, number = time.perf_counter_ns() - began, sum(len(labels) for _, labels in batches)
+    top1 = share(right, number)
+    assert top1 is not None  # a test split has images
+    pace = f"{format_duration(nanoseconds // number)} an image in batches of {len(batches[0][0])}"
+    return top1, f"top-1 {top1.value:.4f} on {number:,} images, {pace}"
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from psvit.deploy.config import FORMATS
+from psvit.deploy.config import FILES
 
 Run = Callable[[Tensor], Tensor]
 """Images (B, 3, height, width), normalised, -> logits (B, classes), in another runtime, on the CPU."""
@@ -115,4 +115,4 @@ FORMATS_BY_NAME = {
     "torch-export": Format("model.pt2", (), _write_torch, _open_torch),
     "onnx": Format("model.onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _open_onnx),
 }
-assert tuple(FORMATS_BY_NAME) == FORMATS
+assert tuple(FORMATS_BY_NAME) == FILES

@@ -149,11 +149,7 @@ def load(model: str | PathLike[str], device: str = "auto") -> Model:
     path = Path(model)
     if path.is_file() and path.suffix in (".pt2", ".onnx"):
         return _load_exported(path, device)
-    arch_path = path if path.suffix == ".json" else path / "arch.json"
-    if not arch_path.is_file():
-        raise ValueError(
-            f"{model} holds no trained network; give a run folder of retrain, its arch.json, or a file of export"
-        )
+    arch_path = arch_beside(path)
     arch, weights = load_arch(arch_path), arch_path.parent / WEIGHTS
     known = read_trained_on(weights) or arch.trained_on
     if known is None:
@@ -163,6 +159,20 @@ def load(model: str | PathLike[str], device: str = "auto") -> Model:
     if len(known.class_names) != arch.classes:
         raise ValueError(f"{weights} names {len(known.class_names)} classes, but {arch_path} has {arch.classes}")
     return Model(load_trained(arch, weights), known, arch.image_size, pick_device(device))
+
+
+def arch_beside(path: Path) -> Path:
+    """The arch.json of a run folder or a hub folder, or that is given itself.
+
+    Raises:
+        ValueError: there is none.
+    """
+    arch_path = path if path.suffix == ".json" else path / "arch.json"
+    if not arch_path.is_file():
+        raise ValueError(
+            f"{path} holds no trained network; give a run folder of retrain, its arch.json, or a file of export"
+        )
+    return arch_path
 
 
 def _load_exported(path: Path, device: str) -> Model:

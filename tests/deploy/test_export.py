@@ -93,7 +93,7 @@ def test_unknown_formats_and_missing_runtimes(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", str(run), "--to", "onxx"]) == 2
-    assert "to is 'onxx'; use torch-export, onnx" in capsys.readouterr().err
+    assert "to is 'onxx'; use torch-export, onnx, hub" in capsys.readouterr().err
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["export", str(run), "--to", "onnx"]) == 2
     assert "model.onnx needs onnx, onnxscript, onnxruntime: pip install" in capsys.readouterr().err
