@@ -7,7 +7,9 @@ identical pixels.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import sys
@@ -15,9 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -26,10 +26,12 @@ from psvit.data.data import Data, open_data
 from psvit.data.formats import open_image
 from psvit.data.images import FolderImages, Images
 from psvit.data.names import printable
+from psvit.run.files import write_text
 from psvit.run.jobs import cores
 from psvit.run.progress import Counter as Bar
-from psvit.run.records import Record
 
+_COLUMNS = ["name", "size", "time", "sha256", "format", "mode", "height", "width", "fault"]
+_TOGETHER = 256  # images that are looked at between two words on the progress
 _SHOWN = 8  # classes, files and pairs that are named
 _LARGE = 160  # pixels of the shorter side from which a space for 224 px suits
 _RARE = 10  # times as many images in the largest class as in the smallest, from where that is said
@@ -56,16 +58,6 @@ class Look:
     height: int = 0
     width: int = 0
     fault: str | None = None
-
-
-@dataclass(frozen=True)
-class Seen(Record):
-    """The cache: what was found of each file below a folder."""
-
-    format: ClassVar[str] = "psvit-check-cache"
-    remedy: ClassVar[str] = "delete it"
-
-    files: dict[str, Look]
 
 
 @dataclass(frozen=True)
@@ -152,7 +144,7 @@ def check(config: CheckConfig) -> CheckReport:
     sizes = {split: data.size(split) for split in ("train", "search", "test")}
     looks: dict[str, Look] = {}
     for split in sizes:
-        looks |= {f"{split} {name}": look for name, look in _look_at_split(data, split, config).items()}
+        looks |= {f"{split} {name}": look for name, look in _look_at_split(data, split, config.cache).items()}
     report = summarise(data, sizes, looks)
     print(json.dumps(asdict(report), indent=2) if config.json else report)
     if len(report.unreadable) == len(looks):
@@ -199,22 +191,23 @@ def _counts(numbers: Mapping[str, int]) -> str:
 # ---------------------------------------------------------------------------------------------------- looking
 
 
-def _look_at_split(data: Data, split: str, config: CheckConfig) -> dict[str, Look]:
+def _look_at_split(data: Data, split: str, use_cache: bool) -> dict[str, Look]:
     """Name of each image of a split -> what was found of it."""
     images, indices = data.images(split)
     if not isinstance(images, FolderImages):
         return {images.names[index]: _look_at_pixels(images, index) for index in indices.tolist()}
-    cache = cache_path(images.root)
-    known = _read_cache(cache) if config.cache else {}
+    cache = cache_path(images.root, split)
+    known = _read_cache(cache) if use_cache else {}
     names = [images.names[index] for index in indices.tolist()]
+    looks: dict[str, Look] = {}
     with Bar(len(names), f"check {split}", "images") as bar, ThreadPoolExecutor(cores()) as pool:
-        looks = {}
-        found = pool.map(lambda name: _look_at_file(images.root / name, known.get(name)), names)
-        for name, look in zip(names, found, strict=True):
-            looks[name] = look
-            bar.advance(1)
-    if config.cache:
-        Seen(known | looks).save(cache)
+        for start in range(0, len(names), _TOGETHER):
+            part = names[start : start + _TOGETHER]
+            found = pool.map(lambda name: _look_at_file(images.root / name, known.get(name)), part)
+            looks |= zip(part, found, strict=True)
+            bar.advance(len(part))
+    if use_cache and looks != known:
+        _write_cache(cache, looks)
     return looks
 
 
@@ -231,7 +224,7 @@ def _look_at_file(path: Path, known: Look | None) -> Look:
         return Look(0, 0, fault=str(error.strerror))
     found = Look(len(content), status.st_mtime_ns, hashlib.sha256(content).hexdigest())
     try:
-        with open_image(BytesIO(content)) as picture:
+        with open_image(io.BytesIO(content)) as picture:
             picture.load()
             kind, mode, (width, height) = str(picture.format), picture.mode, picture.size
     except Exception as error:  # a broken file makes Pillow raise almost anything
@@ -251,10 +244,19 @@ def _look_at_pixels(images: Images, index: int) -> Look:
     return Look(len(content), 0, hashlib.sha256(content).hexdigest(), "pixels", "RGB", height, width)
 
 
-def cache_path(root: Path) -> Path:
-    """Where what was found below a folder is kept: in ``$XDG_CACHE_HOME/psvit-search``, or ``~/.cache``."""
+def cache_path(root: Path, split: str) -> Path:
+    """Where what was found of a split is kept: in ``$XDG_CACHE_HOME/psvit-search``, or ``~/.cache``."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "psvit-search" / f"check-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
+    name = hashlib.sha256(f"{root.resolve()}\n{split}".encode()).hexdigest()[:16]
+    return Path(base) / "psvit-search" / f"check-{name}.csv"
+
+
+def _write_cache(path: Path, looks: Mapping[str, Look]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows([name, *(getattr(look, column) for column in _COLUMNS[1:])] for name, look in looks.items())
+    write_text(path, text.getvalue())
 
 
 def _read_cache(path: Path) -> dict[str, Look]:
@@ -262,7 +264,13 @@ def _read_cache(path: Path) -> dict[str, Look]:
     if not path.is_file():
         return {}
     try:
-        return Seen.load(path).files
-    except ValueError as error:
-        print(f"note: {error}; all images are read again", file=sys.stderr)
+        header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
+        if header != _COLUMNS:
+            raise ValueError("it has other columns")
+        return {
+            name: Look(int(size), int(time), sha256, kind, mode, int(height), int(width), fault or None)
+            for name, size, time, sha256, kind, mode, height, width, fault in rows
+        }
+    except (ValueError, csv.Error) as error:
+        print(f"note: {path} is damaged ({error}); all images are read again", file=sys.stderr)
         return {}
