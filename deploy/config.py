@@ -13,7 +13,7 @@ class PredictConfig:
     """Settings of ``psvit-search predict``.
 
     Attributes:
-        model: trained network: the run folder of ``retrain``, or its arch.json.
+        model: trained network: the run folder of ``retrain``, its arch.json, or a file of ``export``.
         pictures: image files, folders of them at any depth, or ``-`` for a list of files on standard input.
         top: classes to name for each picture.
         csv: print CSV, a line for each class that is named.
@@ -39,7 +39,8 @@ class PredictConfig:
             raise ValueError("csv and json are both asked for; leave one of them out")
 
 
-FORMATS = ("torch-export", "onnx")
+FILES = ("torch-export", "onnx")  # of other runtimes
+FORMATS = (*FILES, "hub")
 
 
 @dataclass
@@ -48,7 +49,7 @@ class ExportConfig:
 
     Attributes:
         model: trained network: the run folder of ``retrain``, or its arch.json.
-        to: formats, such as ``torch-export`` or ``torch-export,onnx``.
+        to: formats, such as ``torch-export`` or ``torch-export,onnx``; ``hub`` is a folder for a model hub.
         save: folder for the files.
         data: dataset on whose test split they are compared with torch and scored.
     """

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from psvit.data.data import open_data
-from psvit.deploy.config import FORMATS, ExportConfig
-from psvit.deploy.model import Model, load
+from psvit.deploy.config import ExportConfig
+from psvit.deploy.formats import FORMATS_BY_NAME, Format, Run
+from psvit.deploy.hub import CARD, write_hub
+from psvit.deploy.model import Model, arch_beside, load
+from psvit.intervals import Estimate, share
 from psvit.units import format_duration
 
-Run = Callable[[Tensor], Tensor]
-"""Images (B, 3, height, width), normalised, -> logits (B, classes), in another runtime."""
 BATCHES = (1, 5)  # that are compared with torch
-OPSET = 18  # that torch's exporter writes; to any other it would have to convert
 TOLERANCE = 1e-3  # of a logit, beside the same share of the largest
-
-
-@dataclass(frozen=True)
-class _Format:
-    """How a network is written for a runtime.
-
-    Attributes:
-        file: name of the file.
-        needs: modules that must be installed.
-        write: program, what it is as JSON, path -> the file.
-        open: path -> the network in that runtime.
-    """
-
-    file: str
-    needs: tuple[str, ...]
-    write: Callable[[torch.export.ExportedProgram, str, Path], None]
-    open: Callable[[Path], Run]
 
 
 def export(config: ExportConfig) -> list[Path]:
@@ -51,43 +30,55 @@ def export(config: ExportConfig) -> list[Path]:
         ValueError: no trained network, a runtime that is not installed, data of other classes, or answers that differ
             from torch's at a batch of 1 or 5: the file is not left then.
     """
-    formats = [_FORMATS[name] for name in config.formats]
-    for name, each in zip(config.formats, formats, strict=True):
-        missing = [module for module in each.needs if importlib.util.find_spec(module) is None]
-        if missing:
-            raise ValueError(f"{name} needs {', '.join(missing)}: pip install 'psvit-search[export]'")
-    model, folder = load(config.model, "cpu"), Path(config.save)
+    files = [FORMATS_BY_NAME[name] for name in config.formats if name != "hub"]
+    for each in files:
+        each.require()
+    arch_path = arch_beside(Path(config.model))
+    model, folder = load(arch_path, "cpu"), Path(config.save)
     data = open_data(config.data).as_seen_by(model.trained_on, config.model)
     batches = list(data.eval_batches("test", model.image_size, max(BATCHES)))
-    program = torch.export.export(
-        model.module, (batches[0][0],), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
-    )
     folder.mkdir(parents=True, exist_ok=True)
-    return [_make(each, program, model, batches, folder / each.file) for each in formats]
+    written = []
+    if files:
+        batch = torch.export.Dim("batch", min=1)
+        program = torch.export.export(model.module, (batches[0][0],), dynamic_shapes=({0: batch},))
+        written = [_make(each, program, model, batches, folder / each.file) for each in files]
+    if "hub" in config.formats:
+        hub, (top1, said) = folder / "hub", _score(model.module, batches)
+        write_hub(hub, arch_path, model, top1, config.data.name, sum(len(labels) for _, labels in batches))
+        print(f"wrote {hub}: test {said}; fill in the licence in {hub / CARD}")
+        written.append(hub)
+    return written
 
 
 def _make(
-    form: _Format, program: torch.export.ExportedProgram, model: Model, batches: list[tuple[Tensor, Tensor]], path: Path
+    form: Format, program: torch.export.ExportedProgram, model: Model, batches: list[tuple[Tensor, Tensor]], path: Path
 ) -> Path:
     """Write a file beside its place, compare it with torch, and only then move it there."""
     about = {"image_size": list(model.image_size), **model.trained_on.to_json()}
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
         form.write(program, json.dumps(about), made)
-        run = form.open(made)
+        run, _ = form.open(made)
         check_same(run, model, batches[0][0], path.name)
-        right, began = 0, time.perf_counter_ns()
-        for images, labels in batches:
-            right += int((run(images).argmax(dim=1) == labels).sum())
-        nanoseconds = time.perf_counter_ns() - began
+        _, said = _score(run, batches)
         del run
         os.replace(made, path)
-    number = sum(len(labels) for _, labels in batches)
-    print(
-        f"wrote {path}: {path.stat().st_size / 2**20:.1f} MiB, test top-1 {right / number:.4f} on {number:,} images, "
-        f"{format_duration(nanoseconds // number)} an image in batches of {len(batches[0][0])}"
-    )
+    print(f"wrote {path}: {path.stat().st_size / 2**20:.1f} MiB, test {said}")
     return path
+
+
+@torch.inference_mode()
+def _score(run: Run, batches: list[tuple[Tensor, Tensor]]) -> tuple[Estimate, str]:
+    """Top-1 in a runtime, and the words for it and for the time of an image."""
+    right, began = 0, time.perf_counter_ns()
+    for images, labels in batches:
+        right += int((run(images).argmax(dim=1) == labels).sum())
+    nanoseconds, number = time.perf_counter_ns() - began, sum(len(labels) for _, labels in batches)
+    top1 = share(right, number)
+    assert top1 is not None  # a test split has images
+    pace = f"{format_duration(nanoseconds // number)} an image in batches of {len(batches[0][0])}"
+    return top1, f"top-1 {top1.value:.4f} on {number:,} images, {pace}"
 
 
 @torch.inference_mode()
@@ -104,40 +95,3 @@ def check_same(run: Run, model: Model, images: Tensor, name: str) -> None:
             raise ValueError(
                 f"{name} is not written: its logits differ from torch's by {apart:.2g} at a batch of {batch}"
             )
-
-
-def _write_torch(program: torch.export.ExportedProgram, about: str, path: Path) -> None:
-    torch.export.save(program, path, extra_files={"psvit.json": about})
-
-
-def _open_torch(path: Path) -> Run:
-    return torch.export.load(path).module()
-
-
-def _write_onnx(program: torch.export.ExportedProgram, about: str, path: Path) -> None:
-    made: Any = torch.onnx.export(
-        program,
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["images"],
-        output_names=["logits"],
-        verbose=False,
-        external_data=False,
-    )
-    made.model.metadata_props["psvit"] = about
-    made.save(path)
-
-
-def _open_onnx(path: Path) -> Run:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (name,) = (each.name for each in session.get_inputs())
-    return lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0])
-
-
-_FORMATS = {
-    "torch-export": _Format("model.pt2", (), _write_torch, _open_torch),
-    "onnx": _Format("model.onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _open_onnx),
-}
-assert tuple(_FORMATS) == FORMATS

@@ -17,6 +17,7 @@ from psvit.archfile import load_arch
 from psvit.data.decode import read_image
 from psvit.data.loading import load as load_pictures
 from psvit.data.transforms import EvalTransform, Normalize
+from psvit.deploy.formats import open_file
 from psvit.engine.device import pick_device
 from psvit.preprocessing import TrainedOn
 from psvit.retrain.artifacts import WEIGHTS
@@ -136,15 +137,19 @@ def _pixels(picture: Any) -> Tensor:
 
 
 def load(model: str | PathLike[str], device: str = "auto") -> Model:
-    """The trained network of a run folder, or of an arch.json with its ``model.safetensors`` beside it.
+    """The trained network of a run folder, an arch.json with its ``model.safetensors`` beside it, or a file of export.
+
+    Args:
+        device: where it computes; files of export compute on the CPU.
 
     Raises:
-        ValueError: either is missing or faulty, or they do not know the classes and the preprocessing.
+        ValueError: something is missing or faulty, they do not know the classes and the preprocessing, or a file of
+            export is to compute on a GPU.
     """
     path = Path(model)
-    arch_path = path if path.suffix == ".json" else path / "arch.json"
-    if not arch_path.is_file():
-        raise ValueError(f"{model} holds no trained network; give a run folder of retrain, or its arch.json")
+    if path.is_file() and path.suffix in (".pt2", ".onnx"):
+        return _load_exported(path, device)
+    arch_path = arch_beside(path)
     arch, weights = load_arch(arch_path), arch_path.parent / WEIGHTS
     known = read_trained_on(weights) or arch.trained_on
     if known is None:
@@ -154,3 +159,25 @@ def load(model: str | PathLike[str], device: str = "auto") -> Model:
     if len(known.class_names) != arch.classes:
         raise ValueError(f"{weights} names {len(known.class_names)} classes, but {arch_path} has {arch.classes}")
     return Model(load_trained(arch, weights), known, arch.image_size, pick_device(device))
+
+
+def arch_beside(path: Path) -> Path:
+    """The arch.json of a run folder or a hub folder, or that is given itself.
+
+    Raises:
+        ValueError: there is none.
+    """
+    arch_path = path if path.suffix == ".json" else path / "arch.json"
+    if not arch_path.is_file():
+        raise ValueError(
+            f"{path} holds no trained network; give a run folder of retrain, its arch.json, or a file of export"
+        )
+    return arch_path
+
+
+def _load_exported(path: Path, device: str) -> Model:
+    if device not in ("auto", "cpu"):
+        raise ValueError(f"{path} computes on the CPU: leave device out")
+    module, about = open_file(path)
+    height, width = about.pop("image_size")
+    return Model(module, TrainedOn.from_json(about, str(path)), (height, width), torch.device("cpu"))

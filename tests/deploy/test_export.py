@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+import psvit
 from psvit.archfile import save_arch
 from psvit.cli.main import main
 from psvit.data.config import DataConfig
 from psvit.data.data import open_data
-from psvit.deploy import export as export_module
+from psvit.deploy import formats as formats_module
+from psvit.deploy.model import Fault
 from psvit.networks import find_arch
 from psvit.weights import save_weights
 
@@ -74,13 +77,13 @@ def test_onnx(run: Path, tmp_path: Path) -> None:
 def test_a_file_that_answers_differently_is_not_left(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    form = export_module._FORMATS["torch-export"]
+    form = formats_module.FORMATS_BY_NAME["torch-export"]
 
-    def worse(path: Path) -> export_module.Run:
-        network = form.open(path)
-        return lambda images: network(images) + 0.5 * (len(images) == 5)
+    def worse(path: Path) -> tuple[formats_module.Run, str | None]:
+        network, about = form.open(path)
+        return lambda images: network(images) + 0.5 * (len(images) == 5), about
 
-    monkeypatch.setitem(export_module._FORMATS, "torch-export", replace(form, open=worse))
+    monkeypatch.setitem(formats_module.FORMATS_BY_NAME, "torch-export", replace(form, open=worse))
     assert main(["export", str(run), "--to", "torch-export", "--save", str(tmp_path / "out")]) == 2
     assert "differ from torch's by 0.5 at a batch of 5" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
@@ -90,7 +93,41 @@ def test_unknown_formats_and_missing_runtimes(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", str(run), "--to", "onxx"]) == 2
-    assert "to is 'onxx'; use torch-export, onnx" in capsys.readouterr().err
-    monkeypatch.setattr(export_module.importlib.util, "find_spec", lambda name: None)
+    assert "to is 'onxx'; use torch-export, onnx, hub" in capsys.readouterr().err
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["export", str(run), "--to", "onnx"]) == 2
-    assert "onnx needs onnx, onnxscript, onnxruntime: pip install" in capsys.readouterr().err
+    assert "model.onnx needs onnx, onnxscript, onnxruntime: pip install" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "torch-export",
+        pytest.param("onnx", marks=pytest.mark.skipif(NO_ONNX, reason="needs the extra 'export'")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_predict_reads_exported_files(run: Path, tmp_path: Path, to: str) -> None:
+    """All test pictures as PNG files, by the file alone: the classes that the network by hand finds."""
+    assert main(["export", str(run), "--to", to, "--save", str(tmp_path)]) == 0
+    (file,) = tmp_path.iterdir()
+    digits, paths = open_data(DataConfig()), []
+    images, logits, _ = answers(run)
+    for index in range(len(images)):
+        paths.append(str(tmp_path / f"{index}.png"))
+        Image.fromarray(digits.image("test", index).permute(1, 2, 0).numpy()).save(paths[-1])
+    batches = psvit.load(file).predict_files(paths, 1, 64, 0)
+    found = [int(answer[1][0].name) for batch in batches for answer in batch if not isinstance(answer, Fault)]
+    assert found == logits.argmax(dim=1).tolist()
+
+
+def test_files_that_are_no_exports_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.ones(2),)), tmp_path / "other.pt2")
+    (tmp_path / "broken.pt2").write_bytes(b"no zip")
+    for name, expected in (("other.pt2", "did not write it"), ("broken.pt2", "cannot be opened")):
+        assert main(["predict", str(tmp_path / name), str(tmp_path)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert expected in line
+        assert name in line
+    with pytest.raises(ValueError, match="computes on the CPU"):
+        psvit.load(tmp_path / "other.pt2", device="cuda")
