@@ -1,8 +1,12 @@
 """What several tests of a search need: a record of what was searched, and claims."""
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from psvit.arch import NetworkSpec
+from psvit.data.data import Data
 from psvit.intervals import Estimate
 from psvit.search.budget import Budget
 from psvit.search.claims import Claims
@@ -46,3 +50,17 @@ def claims(**changes: Any) -> Claims:
         "cheapest_flops": 2_500_000,
     }
     return Claims(**fields | changes)
+
+
+def note_splits(patch: pytest.MonkeyPatch, read: set[str]) -> None:
+    """From now on the splits whose images are read, in any of the ways there are, are noted."""
+    for name in ("training_set", "pixel_batches", "image"):
+        patch.setattr(Data, name, _noting(getattr(Data, name), read))
+
+
+def _noting(method: Callable[..., Any], read: set[str]) -> Callable[..., Any]:
+    def noted(data: Data, split: str, *args: object) -> Any:
+        read.add(split)
+        return method(data, split, *args)
+
+    return noted

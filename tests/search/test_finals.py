@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from psvit.archfile import load_arch
-from psvit.data.data import Data, open_data
+from psvit.data.data import open_data
 from psvit.data.pixels import Pixels
 from psvit.engine.config import Recipe
 from psvit.intervals import mean_interval, wilson
@@ -24,6 +24,7 @@ from psvit.search.finals import finals
 from psvit.search.records import FinalRecord
 from psvit.search.run import search
 from psvit.supernet.checkpoint import TrainedSupernet
+from tests.search.builders import note_splits
 
 LABELS = np.random.default_rng(0).integers(0, 4, 300)
 
@@ -71,23 +72,12 @@ def read() -> set[str]:
     return set()
 
 
-def noting(method: Callable, read: set[str]) -> Callable:
-    """A method of Data that notes the split it is asked for."""
-
-    def noted(data: Data, split: str, *args: object) -> object:
-        read.add(split)
-        return method(data, split, *args)
-
-    return noted
-
-
 @pytest.fixture(scope="module")
 def whole(config: FinalsConfig, read: set[str]) -> FinalsConfig:
     """A final without a break, one network after the other in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(standalone, "run_jobs", here)
-        for name in ("training_set", "pixel_batches", "image"):  # all ways to an image
-            patch.setattr(Data, name, noting(getattr(Data, name), read))
+        note_splits(patch, read)
         finals(config)
     return config
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from psvit.arch import Architecture, CellPath
 from psvit.archfile import ArchFile, save_arch
-from psvit.data.data import Data, open_data
+from psvit.data.data import open_data
 from psvit.engine.config import Recipe
 from psvit.retrain.config import RetrainConfig
 from psvit.retrain.train import retrain
@@ -34,6 +34,7 @@ from psvit.supernet.space import SearchSpace
 from psvit.units import Band
 from psvit.zoo import SPACES
 from tests.hold import Hold
+from tests.search.builders import note_splits
 
 SMALL = SearchSpace(SPACES["2d_mini_4"], cells=2)  # 27 architectures
 
@@ -124,23 +125,12 @@ def read() -> set[str]:
     return set()
 
 
-def noting(method: Callable, read: set[str]) -> Callable:
-    """A method of Data that notes the split it is asked for."""
-
-    def noted(data: Data, split: str, *args: object) -> object:
-        read.add(split)
-        return method(data, split, *args)
-
-    return noted
-
-
 @pytest.fixture(scope="module")
 def whole(config: RankConfig, read: set[str]) -> RankConfig:
     """A run without a break, one network after the other in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(standalone, "run_jobs", here)
-        for name in ("training_set", "pixel_batches", "image"):  # all ways to an image
-            patch.setattr(Data, name, noting(getattr(Data, name), read))
+        note_splits(patch, read)
         rank(config)
     return config
 
