@@ -201,6 +201,7 @@ def test_a_metric(tree: Path) -> None:
     assert f"confidence {result['metrics']['confidence']:.4f}" in evaluated
 
 
+@pytest.mark.slow
 def test_a_task(tree: Path) -> None:
     (printed,) = follow("A task", tree)
     assert [line.partition(":")[0] for line in printed.splitlines()] == ["B-B-B", "BBBBBB-BBBBBB-BBBBBB"]

@@ -131,7 +131,8 @@ def test_a_teacher_of_imagenet_is_learned_from(images: Path, tmp_path: Path, tra
     assert trained[0].steps == 2
 
 
-@pytest.mark.parametrize("name", [RUN[0], *(pytest.param(name, marks=pytest.mark.slow) for name in RUN[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUN)
 def test_a_run_takes_two_steps_and_searches(name: str, more_images: Path, tmp_path: Path) -> None:
     """In a space of two cells per stage, all of whose networks are scored. All but two images are held out."""
     recipes = [f"{part}.recipe.{word}" for part in ("supernet", "retrain") for word in TWO_STEPS]

@@ -312,6 +312,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_end_to_end(unbroken: Path) -> None:
     out = unbroken / OUT
     assert set(made(unbroken)) == {

@@ -106,7 +106,7 @@ def test_one_path_for_all_copies_nothing() -> None:
     [
         pytest.param("separate", "inductor", 2, marks=pytest.mark.slow),
         pytest.param("separate", "aot_eager", 8, marks=pytest.mark.slow),
-        ("entangled", "aot_eager", 8),
+        pytest.param("entangled", "aot_eager", 8, marks=pytest.mark.slow),
     ],
 )
 def test_compiled_layers_give_the_same_gradients_and_are_compiled_once(weights: str, backend: str, steps: int) -> None:

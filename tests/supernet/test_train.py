@@ -50,13 +50,8 @@ def test_a_finished_run_is_left_as_it_is(supernet_run: Path, supernet_config: Tr
         train_supernet(changed)
 
 
-@pytest.mark.parametrize(
-    ("sampling", "paths"),
-    [
-        ("uniform", "image"),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("uniform", "batch"), ("sandwich", "image"))),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("sampling", "paths"), [("uniform", "image"), ("uniform", "batch"), ("sandwich", "image")])
 def test_micro_batches_and_processes_take_their_parts_of_one_draw(
     sampling: str, paths: str, supernet_config: TrainSupernetConfig, tmp_path: Path
 ) -> None:
