@@ -44,7 +44,7 @@ unzipped=$("$python" -c 'import sys, zipfile; print(zipfile.ZipFile(sys.argv[1])
     "$work"/wheels/checkout/*.whl "$(grep top_level.txt "$work/wheels/checkout.txt")")
 [ "$unzipped" = psvit ] || fail "top_level.txt names $unzipped"
 [ "$(cut -d/ -f1 "$work/wheels/checkout.txt" | sort -u | grep -vc dist-info)" = 1 ] || fail "more names than psvit"
-sources=$(cd "$work/checkout" && find psvit cli conf detection explain paper retrain search supernet -name '*.py' | wc -l)
+sources=$(cd "$work/checkout" && find psvit $(find psvit -maxdepth 1 -type l -printf '%f ') -name '*.py' | wc -l)
 [ "$sources" = "$(grep -c '\.py$' "$work/wheels/checkout.txt")" ] || fail "the wheel lacks some of $sources modules"
 echo "$(wc -l <"$work/wheels/checkout.txt") files in each, $sources modules; top_level.txt: $unzipped"
 
