@@ -121,6 +121,7 @@ TASKS = {
         _clothes("fashion-mnist-few", 4, (16, 24, 32), 300, 2_700),
         _arrows("arrows", 5, (32, 48, 64), 8, 160_000),
         _arrows("arrows-6", 6, (32, 48, 64), 8, 160_000),
+        _arrows("arrows-4", 4, (16, 24, 32), 8, 80_000),
     )
 }
 EXTREMES = ("B-B-B", "BB-BB-BB", "BBBBBB-B-B", "B-B-BBBBBB", "BSSSSS-BSSSSS-BSSSSS", "BBBBBB-BBBBBB-BBBBBB")
@@ -350,9 +351,17 @@ def draw(task: Task, even: int, equal: int) -> list[Architecture]:
 
 
 def table(
-    task: Task, even: int, equal: int, seeds: int, device: torch.device, beside: int, threads: int, path: Path
+    task: Task,
+    even: int,
+    equal: int,
+    seeds: int,
+    part: Share,
+    device: torch.device,
+    beside: int,
+    threads: int,
+    path: Path,
 ) -> None:
-    """Train what the table lacks: every network once, then every third with further seeds."""
+    """Train what the table lacks: every network once, then every third with further seeds; of these a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         path.write_text(",".join(COLUMNS) + "\n")
@@ -360,7 +369,7 @@ def table(
         done = {(row["layers"], int(row["seed"])) for row in csv.DictReader(file)}
     networks = draw(task, even, equal)
     wanted = [(each, 0) for each in networks] + [(each, seed) for seed in range(1, seeds) for each in networks[::3]]
-    missing = [(each, seed) for each, seed in wanted if (str(each), seed) not in done]
+    missing = [(each, seed) for each, seed in wanted[part.rank :: part.world] if (str(each), seed) not in done]
     began = time.perf_counter()
     with path.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -434,6 +443,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sampling", default="uniform")
     parser.add_argument("--weights", default="separate")
+    parser.add_argument("--part", default="0/1", help="0/2 and 1/2 share the table between two processes")
     parser.add_argument("--beside", type=int, default=8, help="trainings at a time")
     parser.add_argument("--threads", type=int, default=1, help="that start their steps")
     parser.add_argument("--epochs", type=float, default=1.0, help="times the task's epochs, for a trial")
@@ -442,13 +452,17 @@ def main() -> None:
     options = parser.parse_args()
     device = pick_device(options.device)
     torch.set_float32_matmul_precision("high")
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # the number changes how sums are rounded
+    number, parts = map(int, options.part.split("/"))
     tasks = [replace(TASKS[name], epochs=max(1, round(TASKS[name].epochs * options.epochs))) for name in options.task]
     if options.command == "headroom":
         headroom(tasks, options.seeds, device, options.beside, options.threads)
     for task in tasks:
         path = TABLES / f"{task.name}.csv"
         if options.command == "table":
-            table(task, options.even, options.equal, options.seeds, device, options.beside, options.threads, path)
+            part = Share(number, parts, 1)
+            table(task, options.even, options.equal, options.seeds, part, device, options.beside, options.threads, path)
         if options.command == "supernet":
             folder = options.out / f"{task.name}-{options.sampling}-{options.weights}-{options.seed}"
             scores = path.with_name(f"{task.name}-supernets.csv")

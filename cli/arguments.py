@@ -73,7 +73,7 @@ def check_recipes(folder: Path) -> None:
             keys = set(_keys(yaml.safe_load(text)))
         except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
             reason = (str(error) or repr(error)).splitlines()[0]
-            raise UsageError(f"cannot read {path}: {reason}; mend it, or keep it out of --config-dir") from error
+            raise UsageError(f"cannot read {path}: {reason}; fix it, or move it out of --config-dir") from error
         keys |= {line.partition("@package")[2].strip() for line in text.splitlines() if line.startswith("#")}
         if any(key == _STARTS_CODE or re.match(r"(override +)?/?hydra\b", key) for key in keys):
             raise UsageError(

@@ -406,19 +406,24 @@ _COMMANDS = (
     Command(
         name="rank",
         summary="do inherited scores predict standalone training?",
-        about="Draws architectures, scores them with the weights they inherit from a trained supernet, trains each one "
-        "alone from scratch on the same images, and compares the two rankings: Kendall's tau, Spearman's rho, and the "
-        "regret of picking by inherited score, with confidence intervals. Writes rank.csv, rank.json and rank.png. The "
-        "recipe is that of digits unless you name another.",
+        about="Draws architectures, or takes those that you name; scores them with the weights they inherit from a "
+        "trained supernet, trains each one alone from scratch on the same images, with several seeds, and compares the "
+        "two rankings: how much networks differ beside seeds, Kendall's tau with the highest that the seeds permit, "
+        "and the regret of picking by inherited score, with confidence intervals. Writes rank.csv, rank.json, rank.png "
+        "and, for --against with the next supernet, standalone.csv. The recipe is that of digits unless you name "
+        "another.",
         task="psvit.search.rank:rank",
         schema="psvit.search.config:RankConfig",
         flags=(
-            *(Flag("--archs", "archs", "N"), Flag("--epochs", "recipe.epochs", "N")),
+            *(Flag("--archs", "archs", "N|LAYERS|FILE"), Flag("--epochs", "recipe.epochs", "N")),
+            *(Flag("--seeds", "seeds", "N"), Flag("--against", "against", "FILE")),
             *(*_budget("", "flops", "params"), _SUPERNET, _NAME, _OUT),
         ),
         settings="cost rank_by jobs recipe.batch_size recipe.lr recipe.precision data_root workers seed device",
         examples={
             "16 architectures, over all costs": "psvit-search rank --archs 16",
+            "another supernet by the same trainings": "psvit-search rank --name second "
+            "--against runs/default/rank/standalone.csv",
             "all of one cost, with a supernet of your own images": "psvit-search rank --name mine --flops 5M "
             "cost=equal recipe=retrain/imagefolder",
         },
@@ -427,8 +432,8 @@ _COMMANDS = (
         name="finals",
         summary="train the best that a search cannot tell apart, and drop half each round",
         about="The search's winner and the best of those that cannot be told from it are trained alone on the training "
-        "images, shortly at first; on images that did not rank them the better half goes on and is trained anew, twice "
-        "as long, until one is left. Random architectures of its cost are trained as long, and it says what the "
+        "images, briefly at first; the better half by images that did not rank them is trained again, for twice as "
+        "long, until one is left. Random architectures of its cost are trained as long, and it says what the "
         "winner is ahead of them, what all that cost and what it changed. Writes arch.json (the winner) and "
         "final.json, and adds the final to the search's report.html. The recipe is that of digits unless you name "
         "another. Run again, it resumes where it stopped.",

@@ -15,6 +15,7 @@ from psvit.cli.commands import Command
 from psvit.cli.compose import CONF, load
 from psvit.cli.schema import describe, keys
 from psvit.data.names import printable
+from psvit.data.workers import worker_fault
 
 if TYPE_CHECKING:
     from hydra.errors import ConfigCompositionException, MissingConfigException
@@ -46,7 +47,9 @@ def check_working_folder() -> None:
 
 
 def unexpected(error: BaseException) -> str:
-    """One line for what nobody has foreseen; its traceback goes into a file."""
+    """One line for what no task foresees; its traceback goes into a file unless the cause is known."""
+    if line := worker_fault(error):
+        return line
     handle, name = tempfile.mkstemp(prefix="psvit-search-", suffix=".txt", text=True)
     with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
         traceback.print_exception(error, file=file)

@@ -198,8 +198,14 @@ class RankConfig(RunConfig):
         supernet: run folder of ``train-supernet``, whose space, data and splits are used.
         data_root: where the supernet's images are now, if they moved.
         workers: loader processes per training; 0 loads in the main process. No effect on the result.
-        archs: architectures to train, each alone.
-        cost: draw architectures of all costs within the budget (``spread``), or within 2 % of ``flops`` (``equal``).
+        archs: architectures to train, each alone: how many to draw, or which: layers such as ``B-BS-BSS``, arch.json
+            or CSV files with a column ``layers``, separated by commas.
+        seeds: trainings of each, with the seeds ``seed``, ``seed + 1``, ...; with one, how much of their order is
+            chance is not known.
+        against: standalone.csv of another ``rank`` on the same space and images, whose trainings are taken instead of
+            new ones; for the next supernet.
+        cost: spread the draw evenly over the FLOPs within the budget (``spread``), or keep it within 2 % of ``flops``
+            (``equal``).
         flops: multiply-adds per image: at most ``1.3G``, or a range such as ``1.2G..1.3G``.
         params: parameters: at most ``16M``, or a range such as ``15M..16M``.
         rank_by: inherited score that the regret is of picking by: ``loss`` or ``top1``.
@@ -213,7 +219,9 @@ class RankConfig(RunConfig):
     supernet: str = "???"
     data_root: str | None = None
     workers: int = 0
-    archs: int = 16
+    archs: str = "16"
+    seeds: int = 2
+    against: str | None = None
     cost: str = "spread"
     flops: str | None = None
     params: str | None = None
@@ -223,7 +231,9 @@ class RankConfig(RunConfig):
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
-        check_at_least(self, 3, "archs", why="fewer have no order to speak of")
+        if self.archs.isdecimal() and int(self.archs) < 3:
+            raise ValueError(f"archs is {self.archs}; it must be at least 3: fewer have no order to speak of")
+        check_at_least(self, 1, "seeds")
         check_at_least(self, 0, "placements", "jobs")
         check_choice(self, COSTS, "cost")
         check_choice(self, RANK_BY, "rank_by")

@@ -5,6 +5,7 @@
 ``result.json``    :class:`SearchRecord`                       the winner, and how it compares with chance
 ``race.json``      :class:`RaceRecord`                         what a race dropped, and what that saved
 ``rank.json``      :class:`RankRecord`                         whether inherited scores predict accuracies
+``standalone.json``  :class:`StandaloneTable`                  what the trainings of ``standalone.csv`` are of
 ``searcher.json``  :class:`SearcherRecord`                     which searcher ``search=auto`` chose, and why
 ``final.json``     :class:`FinalRecord`                        a final: its rounds, its winner, and what it is worth
 ``latency.json``   :class:`psvit.search.latency.LatencyTable`  how long networks take on one device
@@ -15,15 +16,17 @@ The tables beside them are in ``search/tables.py``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from psvit.data.record import DataRecord
 from psvit.intervals import Estimate
 from psvit.run.records import Record
 from psvit.search.claims import Claims
 from psvit.search.config import BudgetConfig
 from psvit.search.correlation import Correlations
 from psvit.search.history import HistoryRecord
+from psvit.supernet.space import SearchSpace
 from psvit.units import format_quantity
 
 _AGAIN = "run the same search again to rewrite it"
@@ -116,6 +119,36 @@ class RaceRecord(Record):
 
 
 @dataclass(frozen=True)
+class StandaloneTable(Record):
+    """``standalone.json``: what the trainings in the ``standalone.csv`` beside it are of.
+
+    Attributes:
+        space: of the networks.
+        data: that they were trained on.
+        split: whose images they were scored on, ``search`` or ``test``.
+        recipe: how each was trained.
+    """
+
+    format: ClassVar[str] = "psvit-standalone-table"
+    remedy: ClassVar[str] = "it lies beside every standalone.csv that psvit-search rank writes; copy both"
+
+    space: SearchSpace
+    data: DataRecord
+    split: str
+    recipe: dict[str, Any]
+
+    def differs(self, space: SearchSpace, data: DataRecord) -> str:
+        """What keeps the table from being compared with a supernet; nothing if nothing does."""
+        if replace(space.spec, name="") != replace(self.space.spec, name="") or space.cells != self.space.cells:
+            return f"its networks are of another space, {self.space.label}"
+        here, there = (
+            replace(record, dataset="", splits={}, listed={"train": record.listed["train"]})
+            for record in (self.data, data)
+        )
+        return "; ".join(here.changes(there))
+
+
+@dataclass(frozen=True)
 class RankRecord(Record):
     """``rank.json``: how well inherited scores predict networks trained alone, and how both were made.
 
@@ -123,8 +156,9 @@ class RankRecord(Record):
         correlations: what was found.
         inherited: how the inherited scores were made.
         supernet: where the supernet was then.
-        num_train_images: images that each network was trained on.
-        recipe: how each was trained.
+        against: table whose trainings were taken; None where they were made.
+        num_train_images: images that the supernet was trained on, and each network unless it is of such a table.
+        recipe: how each was trained, with the same exception.
         device: where.
         versions: of psvit-search, Python and the packages.
     """
@@ -135,6 +169,7 @@ class RankRecord(Record):
     correlations: Correlations
     inherited: HistoryRecord
     supernet: str
+    against: str | None
     num_train_images: int
     recipe: dict[str, Any]
     device: str

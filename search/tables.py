@@ -1,4 +1,4 @@
-"""The tables of a search and of a ranking: the columns of history.csv, front.csv, top.csv and rank.csv. No torch."""
+"""The tables of a search and of a ranking: the columns of their CSV files. No torch."""
 
 from __future__ import annotations
 
@@ -98,14 +98,19 @@ TOP = Table(
         "behind_high": float,
     },
 )
-# inherited scores beside those of networks trained alone: see psvit.search.correlation
+# trainings of networks alone, one per row: see psvit.search.benchmark
+STANDALONE = Table(
+    "table of networks trained alone",
+    {**_COSTS, "seed": int, "epochs": int, "top1": float, "loss": float},
+    remedy="run the psvit-search rank that made it again to rewrite it",
+)
+# inherited scores beside the means of networks trained alone: see psvit.search.correlation
 RANK = Table(
     "table of a ranking",
     {
         **_COSTS,
         **dict.fromkeys(("inherited_top1", "inherited_loss", "standalone_top1", "standalone_loss"), float),
-        "seed": int,
-        "epochs": int,
+        "seeds": int,
     },
     remedy="run the same psvit-search rank again to rewrite it",
 )

@@ -209,7 +209,7 @@ class Walker:
             )
         self._memory = self._bytes(plan.num_images, plan.nodes, paths) // 2
         print(
-            f"note: out of memory; scoring goes on with half as much at a time ({self._memory >> 20} MiB)",
+            f"note: out of memory; continuing with half as much at a time ({self._memory >> 20} MiB)",
             file=sys.stderr,
         )
         if self._device.type == "cuda":

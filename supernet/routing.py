@@ -62,15 +62,15 @@ class Routing:
 
     Attributes:
         rows: paths; a multiple of the batch's images.
-        enter: (rows,) image of each row, in the order in which they enter the first cell; None if each is its own.
+        input_rows: (rows,) image of each row, in the order of the first cell; None if each is its own.
         stages: the cells of each stage.
-        leave: (rows,) where the row of each path stands behind the last cell; None if where it began.
+        output_rows: (rows,) where the row of each path stands behind the last cell; None if where it began.
     """
 
     rows: int
-    enter: Tensor | None
+    input_rows: Tensor | None
     stages: tuple[tuple[CellRouting, ...], ...]
-    leave: Tensor | None
+    output_rows: Tensor | None
 
     @classmethod
     def of(cls, codes: Codes, num_images: int) -> Routing:
@@ -125,7 +125,7 @@ class Routing:
 
         return Routing(
             self.rows,
-            sent(self.enter),
+            sent(self.input_rows),
             tuple(
                 tuple(
                     replace(
@@ -137,17 +137,17 @@ class Routing:
                 )
                 for stage in self.stages
             ),
-            sent(self.leave),
+            sent(self.output_rows),
         )
 
     def _tensors(self) -> Iterable[Tensor]:
         """All tensors, in the order of :meth:`to`."""
-        yield from () if self.enter is None else (self.enter,)
+        yield from () if self.input_rows is None else (self.input_rows,)
         for stage in self.stages:
             for cell in stage:
                 yield from (rows for _, rows in cell.maps)
                 yield from () if cell.onward is None else (cell.onward,)
-        yield from () if self.leave is None else (self.leave,)
+        yield from () if self.output_rows is None else (self.output_rows,)
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,8 @@ class Supernet(NetworkBase):
             what = paths if isinstance(paths, CellPath) else f"a path of stages of {shape} cells"
             raise ValueError(f"{what} is not a path of a supernet of {self.spec.stages} stages x {self.cells} cells")
         x, grid = self.embed(images)
-        if isinstance(paths, Routing) and paths.enter is not None:
-            x = x.index_select(0, paths.enter)
+        if isinstance(paths, Routing) and paths.input_rows is not None:
+            x = x.index_select(0, paths.input_rows)
         for stage, choices in enumerate(paths.stages):
             x, grid = self.pool_into(stage, x, grid)
             if isinstance(choices, str):
@@ -82,7 +82,9 @@ class Supernet(NetworkBase):
             else:
                 x = self._run_routing(stage, cast("Sequence[CellRouting]", choices), x)
         logits = self.forward_head(self.norm(x))
-        return logits.index_select(0, paths.leave) if isinstance(paths, Routing) and paths.leave is not None else logits
+        if isinstance(paths, Routing) and paths.output_rows is not None:
+            logits = logits.index_select(0, paths.output_rows)
+        return logits
 
     def _run_routing(self, stage: int, routing: Sequence[CellRouting], x: Tensor) -> Tensor:
         """A stage along a path of its own for each row: at each cell, those that chose a layer go through it together.

@@ -326,5 +326,5 @@ class TrainingSet:
         source = Source(images, self.plan.indices, transform, self.plan.seed, skip, encoded, augment)
         assemble = BatchAssembler(source, self.classes, device, decode, self.config.corrupt_limit)
         keys = chunk_keys(self.plan, steps, share, images.size or transform.size)
-        chunks = load(source, keys, self.config.workers, pin=on_gpu, ahead=4)  # chunks are small
+        chunks = load(source, keys, self.config.workers, on_gpu, ahead=4, patience=self.config.patience)  # small
         return ahead_on_gpu(chunks, assemble, device) if on_gpu else assemble(chunks)

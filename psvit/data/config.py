@@ -23,6 +23,7 @@ class DataConfig:
         test_fraction: share held out for testing when a folder has no ``val`` or ``test`` of its own.
         split_seed: seed of these splits. It is not the run's seed, so that several runs share one split.
         workers: loader processes per rank; 0 loads in the main process. No effect on the result.
+        patience: seconds to wait for the next images of the loader workers; 0 waits for ever. No effect on the result.
         corrupt: what to do with an image that cannot be read: ``fail`` stops, ``skip`` leaves it out. In training
             another one takes its place, and a line says so. Images that score anything are never skipped.
         corrupt_limit: how many different images a process may skip before it stops after all.
@@ -37,13 +38,14 @@ class DataConfig:
     test_fraction: float = 0.2
     split_seed: int = 0
     workers: int = 0
+    patience: int = 50
     corrupt: str = "fail"
     corrupt_limit: int = 100
     decode: str = "auto"
 
     def __post_init__(self) -> None:
         check_share(self, "search_fraction", "test_fraction", prefix="data.", zero=False, one=False)
-        check_at_least(self, 0, "workers", "corrupt_limit", prefix="data.")
+        check_at_least(self, 0, "workers", "patience", "corrupt_limit", prefix="data.")
         check_choice(self, CORRUPT, "corrupt", prefix="data.")
         check_choice(self, DECODE, "decode", prefix="data.")
 

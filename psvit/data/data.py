@@ -242,7 +242,7 @@ class Data:
         transform = EvalTransform(image_size, self.preprocessing(image_size))
         source = _EvalBatches(images, transform, self._label_of, self.config.corrupt == "skip")
         keys = (indices[list(numbers)].tolist() for numbers in batches)
-        return load(source, keys, self.config.workers, torch.cuda.is_available())
+        return load(source, keys, self.config.workers, torch.cuda.is_available(), patience=self.config.patience)
 
 
 @dataclass(frozen=True)

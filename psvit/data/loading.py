@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from psvit.data.workers import SHARED_MEMORY, affordable, free_shared_memory, mebibytes, worker_fault
+
+PATIENCE = 50
+"""Seconds: a wait that is in vain ends within a minute."""
+
 T = TypeVar("T")
 Batch = tuple[Tensor, Tensor]
 """Images (b, 3, height, width) and what is to be learned of them, on the device that they are wanted on."""
@@ -24,32 +30,79 @@ Decode = Callable[[list[Tensor]], list[Tensor]]
 
 
 def load(
-    source: TorchDataset[T | ValueError], keys: Iterable[Any], workers: int, pin: bool, ahead: int = 2
+    source: TorchDataset[T | ValueError],
+    keys: Iterable[Any],
+    workers: int,
+    pin: bool,
+    ahead: int = 2,
+    patience: int = PATIENCE,
 ) -> Generator[T, None, None]:
     """What the source has for each key, in the order of the keys, whatever the number of workers.
 
     Args:
         workers: processes that load; 0 loads in this one.
         pin: whether the tensors come in memory from which a GPU copies by itself.
-        ahead: how much of it each worker has ready, or under way.
+        ahead: how much of it each worker has ready, or under way. Both are fewer where shared memory is short.
+        patience: seconds to wait for what comes next; 0 waits for ever, and is for what is small and takes long.
 
     Raises:
-        ValueError: the source returned it.
+        ValueError: the source returned it; or a worker has died or is stuck.
     """
+    rest = iter(keys)
+    if workers and patience:
+        for key in islice(rest, 1):  # here, to see how large it is
+            first = source[key]
+            yield _sound(first)
+            workers, ahead = _affordable(first, workers, ahead)
     loader = DataLoader(
         source,
         batch_size=None,
-        sampler=keys,
+        sampler=rest,
         num_workers=workers,
         worker_init_fn=_leave_group_signals_to_the_run,
         pin_memory=pin,
         prefetch_factor=ahead if workers else None,
+        timeout=patience if workers else 0,
         generator=torch.Generator(),  # else the loader draws from, and so changes, torch's global random state
     )
-    for loaded in loader:
-        if isinstance(loaded, ValueError):
-            raise loaded
-        yield loaded
+    try:
+        for loaded in loader:
+            yield _sound(loaded)
+    except RuntimeError as error:
+        if line := worker_fault(error):
+            raise ValueError(line) from error
+        raise
+
+
+def _sound(loaded: T | ValueError) -> T:
+    if isinstance(loaded, ValueError):
+        raise loaded
+    return loaded
+
+
+def _affordable(loaded: Any, workers: int, ahead: int) -> tuple[int, int]:
+    """How many workers may have how many of such ready; says so where they are fewer than wanted."""
+    piece = _bytes(loaded)
+    fitting = affordable(piece, workers, ahead)
+    if fitting != (workers, ahead):
+        free = mebibytes(free_shared_memory() or 0)
+        print(
+            f"note: {SHARED_MEMORY} has only {free} free, and loader workers hand over {mebibytes(piece)} at a time: "
+            f"{fitting[0]} of {workers} are used, with {fitting[1]} ready instead of {ahead}; docker run --shm-size=8g "
+            "gives it more",
+            file=sys.stderr,
+            flush=True,
+        )
+    return fitting
+
+
+def _bytes(loaded: Any) -> int:
+    """What the tensors in it take of shared memory."""
+    if isinstance(loaded, Tensor):
+        return loaded.untyped_storage().nbytes()
+    if isinstance(loaded, dict):
+        return sum(map(_bytes, loaded.values()))
+    return sum(map(_bytes, loaded)) if isinstance(loaded, tuple | list) else 0
 
 
 def _leave_group_signals_to_the_run(worker: int) -> None:

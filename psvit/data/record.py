@@ -82,6 +82,10 @@ class DataRecord(Record):
     listed: dict[str, Listed]
     splits: dict[str, Split]
 
+    def __post_init__(self) -> None:
+        if any(len(part.by_class) != len(self.classes) for part in self.listed.values()):
+            raise ValueError(f"by_class must have {len(self.classes)} numbers, one per class")
+
     def changes(self, now: DataRecord) -> list[str]:
         """What other data have that are not these, a phrase each; nothing of the same data."""
         changed = [] if self.dataset == now.dataset else [f"the dataset was {self.dataset} and is {now.dataset}"]

@@ -215,7 +215,7 @@ class _Shards(TorchDataset[_Table | ValueError]):
 
 def _list_images(root: Path, paths: list[Path]) -> TarImages:
     readers = min(READERS, cores(), len(paths) - 1)
-    shards = list(load(_Shards(root, paths), range(len(paths)), readers, pin=False))
+    shards = list(load(_Shards(root, paths), range(len(paths)), readers, pin=False, patience=0))
     labels = torch.cat([shard.labels for shard in shards]).numpy()
     if not len(labels):
         raise ValueError(f"{paths[0]} and the other shards hold no images; a sample is NAME.jpg or .png with NAME.cls")

@@ -43,7 +43,7 @@ def latest_checkpoint(path: Path) -> tuple[Path, dict[str, Any] | None]:
         if not earlier.exists():
             raise
         state = load_checkpoint(earlier)
-        print(f"note: {damaged}; this run goes on from {earlier.name}, the one before it", file=sys.stderr)
+        print(f"note: {damaged}; resuming from {earlier.name}, the checkpoint before it", file=sys.stderr)
         return earlier, state
 
 

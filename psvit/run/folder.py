@@ -21,7 +21,8 @@ from psvit.run.files import sweep_parts, write_text
 # Settings (and all below them) that a run may change when it resumes: they have no effect on its result, or are where a
 # file lies whose content is compared (``supernet``, ``run``, ``arch``, ``data_root``, ``start``, ``distill.weights``).
 WITHOUT_EFFECT = (
-    *("data.workers", "workers", "jobs", "recipe.checkpoint_every", "device", "runs", "name", "out", "profile"),
+    *("data.workers", "data.patience", "workers", "jobs", "device", "runs", "name", "out", "profile"),
+    "recipe.checkpoint_every",
     *("supernet", "run", "arch", "data_root", "start", "distill.weights"),
     *("search.batch_size", "search.memory", "search.compile", "search.auto_minutes"),
     *("search.latency.table", "search.latency.force", "search.latency.repeats"),  # what was measured is compared

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SAME = 5.0  # seconds
 
 
 class Stopped(Exception):
@@ -16,13 +18,14 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """While this context is open, Ctrl-C and SIGTERM set ``requested``; a second Ctrl-C raises KeyboardInterrupt.
+    """While this context is open, Ctrl-C and SIGTERM set ``requested``; a second one raises KeyboardInterrupt.
 
+    A second SIGTERM within seconds of the first is the same one: a launcher passes on what its children got as well.
     Outside the main thread Python cannot catch signals, and this does nothing.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested, self._asked = False, 0.0
         self._before: dict[signal.Signals, Any] = {}
         self._process = os.getpid()
 
@@ -44,7 +47,7 @@ class StopSignals:
             if number == signal.SIGTERM:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 os.kill(os.getpid(), signal.SIGTERM)
-        elif number == signal.SIGINT and self.requested:
+        elif self.requested and (number == signal.SIGINT or time.monotonic() - self._asked > _SAME):
             raise KeyboardInterrupt
-        else:
-            self.requested = True
+        elif not self.requested:
+            self.requested, self._asked = True, time.monotonic()

@@ -35,9 +35,10 @@ def test_named_networks_cost_what_torch_counts(name: str) -> None:
     assert (cost.flops, cost.params) == measure(*NETWORKS[name])
 
 
+@pytest.mark.parametrize("number", [12, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SPACES)
-def test_random_architectures_cost_what_torch_counts(name: str) -> None:
-    for architecture in random_architectures(12, seed=sum(map(ord, name))):
+def test_random_architectures_cost_what_torch_counts(name: str, number: int) -> None:
+    for architecture in random_architectures(number, seed=sum(map(ord, name))):
         cost = network_cost(SPACES[name], architecture)
         assert (cost.flops, cost.params) == measure(SPACES[name], architecture), architecture
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from psvit.arch import NetworkSpec
@@ -64,3 +65,9 @@ def _noting(method: Callable[..., Any], read: set[str]) -> Callable[..., Any]:
         return method(data, split, *args)
 
     return noted
+
+
+def trained_once(frame: pd.DataFrame) -> pd.DataFrame:
+    """The trainings that the means of a frame of rank.csv are of, if each network has one."""
+    columns = {"standalone_top1": "top1", "standalone_loss": "loss"}
+    return frame[["layers", *columns]].rename(columns=columns).assign(seed=0)

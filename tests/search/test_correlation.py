@@ -8,9 +8,25 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from psvit.search.correlation import Correlation, Estimate, correlations, kendall_tau, spearman_rho
+from psvit.search import correlation
+from psvit.search.correlation import (
+    Correlation,
+    Correlations,
+    Estimate,
+    Noise,
+    kendall_tau,
+    noise,
+    spearman_rho,
+    tau_of,
+)
+from tests.search.builders import trained_once
 
 UNDEFINED = Estimate(None, None, None)
+
+
+def correlations(frame: pd.DataFrame, seed: int, rank_by: str = "loss") -> Correlations:
+    """Of networks that were trained once each."""
+    return correlation.correlations(frame, trained_once(frame), seed, rank_by)
 
 
 def table(inherited: list[float], standalone: list[float], **columns: list) -> pd.DataFrame:
@@ -89,12 +105,119 @@ def test_degenerate_tables() -> None:
 
 def test_what_the_figures_say() -> None:
     lines = str(correlations(table([0.5, 0.6, np.nan, 0.7], [0.5, 0.7, 0.9, 0.6]), 0)).splitlines()
+    assert lines.pop(0).endswith("is not known: seeds=2 says it")
     assert lines[0].startswith("inherited top-1 and top-1 alone: Kendall's tau 0.33 (95%: -1.00 to 1.00), Spearman's")
     assert lines[3].startswith(
         "regret of picking by inherited loss: 0.1000 (95%: 0.0000 to 0.1000) of top-1 (BBBB-B-B; "
     )
     assert lines[3].endswith("the best is BB-B-B)")
     assert lines[4].startswith("regret of picking one at random: 0.1000 (95%: ")
+    assert lines[4].endswith("with one seed the best is the luckiest, too, and both are too large")
     assert lines[5] == "1 left out, without a score that is a number"
     equal = str(correlations(table([0.5] * 4, [0.5, 0.7, 0.6, 0.7]), 0))
     assert "Kendall's tau undefined (all equal), Spearman's rho undefined (all equal)" in equal
+
+
+# ---------------------------------------------------------------------------------------------------- several seeds
+
+
+def trainings(
+    networks: int, seeds: int, spread: float, between_seeds: float, seed: int
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """True qualities, and what each network reaches with each seed."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(0.8, spread, networks)
+    reached = true[:, None] + rng.normal(0, between_seeds, (networks, seeds))
+    rows = [
+        (f"{number}", seed, value, 1 - value)
+        for number in range(networks)
+        for seed, value in enumerate(reached[number])
+    ]
+    return true, pd.DataFrame(rows, columns=["layers", "seed", "top1", "loss"])
+
+
+def joined(frame: pd.DataFrame, inherited: np.ndarray) -> pd.DataFrame:
+    """A frame of rank.csv for inherited top-1 in the order of the networks."""
+    means = frame.groupby("layers", sort=False)["top1"].mean()
+    return table(inherited.tolist(), means.tolist(), layers=list(means.index))
+
+
+def test_the_noise_is_that_of_scipys_analysis_of_variance() -> None:
+    frame = trainings(30, 3, 0.02, 0.01, seed=3)[1]
+    found = noise(frame, "top1")
+    assert found is not None
+    groups = [group["top1"].to_numpy() for _, group in frame.groupby("layers")]
+    statistic = stats.f_oneway(*groups).statistic  # 3 * variance of the means / variance within
+    assert found.reliability == pytest.approx(1 - 1 / statistic)
+    assert found.repeated == 30
+    assert found.seeds == pytest.approx(np.sqrt(np.mean([group.var(ddof=1) for group in groups])))
+
+
+def test_noise_of_uneven_seeds_is_unbiased() -> None:
+    """A third with three seeds and the rest with one, as a table may have them."""
+    found = []
+    for seed in range(300):
+        frame = trainings(30, 3, 0.02, 0.01, seed)[1]
+        uneven = frame[(frame["seed"] == 0) | (frame["layers"].astype(int) % 3 == 0)]
+        part = noise(uneven, "loss")
+        assert part is not None
+        assert part.repeated == 10
+        found.append((part.seeds**2, part.spread**2))
+    assert np.mean(found, axis=0) == pytest.approx([0.01**2, 0.02**2], rel=0.05)
+
+
+@pytest.mark.parametrize("between_seeds", [0.01, 0.03])
+def test_the_ceiling_is_what_the_true_order_reaches(between_seeds: float) -> None:
+    reached, ceilings = [], []
+    for seed in range(200):
+        true, frame = trainings(40, 2, 0.02, between_seeds, seed)
+        part = noise(frame, "top1")
+        assert part is not None
+        reached.append(stats.kendalltau(true, frame.groupby("layers", sort=False)["top1"].mean()).statistic)
+        ceilings.append(part.ceiling)
+    assert np.median(ceilings) == pytest.approx(np.mean(reached), abs=0.03)
+
+
+def test_a_corrected_tau_is_that_with_the_true_order() -> None:
+    corrected, with_truth = [], []
+    for seed in range(200):
+        true, frame = trainings(40, 2, 0.02, 0.02, seed)
+        inherited = true + np.random.default_rng(1000 + seed).normal(0, 0.02, len(true))
+        measured = frame.groupby("layers", sort=False)["top1"].mean()
+        part = noise(frame, "top1")
+        assert part is not None
+        tau = float(stats.kendalltau(inherited, measured).statistic)
+        corrected.append(part.corrected(Estimate(tau, tau, tau)).value)
+        with_truth.append(stats.kendalltau(inherited, true).statistic)
+    assert np.mean(corrected) == pytest.approx(np.mean(with_truth), abs=0.03)
+
+
+def test_regret_by_other_seeds_is_not_flattered() -> None:
+    """All networks are equal: one seed finds a regret, and several seeds find none on the average."""
+    every = np.random.default_rng(0).normal(0, 0.01, (3, 4000, 16))
+    places = np.random.default_rng(1).permuted(np.tile(np.arange(16.0), (4000, 1)), axis=1)
+    lucky = 0.01 * 1.766  # the expected largest of 16 normal numbers
+    for figure in (correlation.random_regret, correlation.regret):
+        assert figure(places, every[0]).mean() == pytest.approx(lucky, rel=0.05)
+        assert abs(figure(places, *every).mean()) < 0.001
+
+
+def test_regret_of_all_seeds_is_that_of_a_loop() -> None:
+    _, frame = trainings(9, 3, 0.02, 0.01, seed=4)
+    inherited = np.random.default_rng(4).normal(size=9)
+    found = correlation.correlations(joined(frame, inherited), frame, 0, "top1")
+    by_seed = frame.pivot_table(index="layers", columns="seed", values="top1")
+    picked, regrets = str(inherited.argmax()), []
+    for seed in by_seed:
+        best = by_seed.drop(columns=seed).mean(axis=1).idxmax()
+        regrets.append(by_seed.loc[best, seed] - by_seed.loc[picked, seed])
+    assert (found.seeds, found.picked) == (3, picked)
+    assert found.regret.value == pytest.approx(np.mean(regrets))
+
+
+def test_where_seeds_differ_more_than_networks_the_first_line_says_so() -> None:
+    for spread, words in ((0.001, "there is little to rank"), (0.05, "loss alone: networks differ by 0.0")):
+        true, frame = trainings(16, 2, spread, 0.01, seed=5)
+        assert str(correlation.correlations(joined(frame, true), frame, 0)).startswith(words)
+    assert tau_of(1.0) == pytest.approx(1)
+    assert Noise(3, 0.1, 0.0, 0.0).corrected(Estimate(0.5, 0.1, 0.7)) == UNDEFINED

@@ -11,6 +11,7 @@ from psvit.figures import save_figure
 from psvit.search.correlation import correlations
 from psvit.search.plots import draw_progress, draw_rank, draw_scores
 from psvit.units import Band
+from tests.search.builders import trained_once
 from tests.search.test_correlation import table
 
 LETTERS = ["B", "BS", "BB", "BSS", "BSB", "BBS", "BBB"]
@@ -174,7 +175,7 @@ def test_a_ranking_is_drawn(tmp_path, written, case):
         "one": table([0.7, np.nan], [0.8, 0.9]),
         "none": table([np.nan], [0.8]),
     }[case]
-    figures = correlations(frame, 0)
+    figures = correlations(frame, trained_once(frame), 0)
     draw_rank(frame, figures, tmp_path / "rank.png", "$space$")
     check_png(tmp_path / "rank.png")
     ax = written[0].axes[0]

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from psvit.data.record import DataRecord, Listed
 from psvit.run.records import Record
 from psvit.search.config import BudgetConfig
-from psvit.search.correlation import Correlation, Correlations, Estimate
-from psvit.search.records import RaceRecord, RankRecord, Round, SearcherRecord, SearchRecord
-from tests.search.builders import claims, history_record
+from psvit.search.correlation import Correlation, Correlations, Estimate, Noise
+from psvit.search.records import RaceRecord, RankRecord, Round, SearcherRecord, SearchRecord, StandaloneTable
+from tests.search.builders import SMALL, claims, history_record
 
 SEARCH = SearchRecord(
     layers="BS-B-B",
@@ -29,18 +30,23 @@ SEARCH = SearchRecord(
 )
 RACE = RaceRecord(0.95, 2, (Round(36, 36, 27, 9), Round(54, 90, 9, 9)), 250, 1000, 0.4)
 PAIR = Correlation(Estimate(0.5, 0.25, 0.75), Estimate(None, None, None))
+NOISE = Noise(9, 0.01, 0.02, 0.75)
 RANK = RankRecord(
-    correlations=Correlations(9, 0, PAIR, PAIR, PAIR, PAIR.tau, PAIR.tau, "B-B-B", "BB-B-B", "loss", 0),
+    correlations=Correlations(9, 0, PAIR, PAIR, PAIR, NOISE, None, PAIR.tau, PAIR.tau, 1, "B-B-B", "BB-B-B", "loss", 0),
     inherited=history_record(searcher="rank"),
     supernet="runs/default/supernet/supernet.safetensors",
+    against=None,
     num_train_images=1000,
     recipe={"epochs": 3, "augment": {"flip": 0.5}},
     device="cpu",
     versions={"torch": "2.99"},
 )
+STANDALONE = StandaloneTable(
+    SMALL, DataRecord("digits", ("a", "b"), {"train": Listed(3, (1, 2), "ab")}, {}), "search", {"epochs": 3}
+)
 SEARCHER = SearcherRecord(BudgetConfig("5M", latency="2ms"), "evolve", "too many to score them all")
 RACED = replace(SEARCH, claims=claims(reliability=None, tied=None, cheapest=None, cheapest_flops=None, place=None))
-RECORDS = [SEARCH, RACED, RACE, RANK, SEARCHER]
+RECORDS = [SEARCH, RACED, RACE, RANK, STANDALONE, SEARCHER]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.format)

@@ -29,7 +29,7 @@ from psvit.search.trial import Trial
 from psvit.supernet.space import SearchSpace
 from psvit.units import Band
 from psvit.zoo import SPACES
-from tests.search.builders import claims, history_record
+from tests.search.builders import claims, history_record, trained_once
 
 SPACE = SearchSpace(SPACES["2d_mini_4"])
 WINNER = "BS-BSS-BBS"
@@ -163,9 +163,10 @@ def whole(bare: Path, trials: list[Trial], config: SearchRunConfig) -> Path:
     for rank, supernet in (("rank", "5upe7ne7"), ("rank-4M", "another")):
         folder = bare.parent / rank
         folder.mkdir()
-        figures = correlations(frame if rank == "rank" else frame.head(5), seed=0)
+        shown = frame if rank == "rank" else frame.head(5)
+        figures = correlations(shown, trained_once(shown), seed=0)
         inherited = replace(RECORD, supernet_sha256=supernet, searcher="rank")
-        RankRecord(figures, inherited, "runs/supernet", 100, {}, "cpu", {}).save(folder / "rank.json")
+        RankRecord(figures, inherited, "runs/supernet", None, 100, {}, "cpu", {}).save(folder / "rank.json")
         (folder / "rank.png").write_bytes(PNG + rank.encode())
     return bare
 

@@ -90,14 +90,14 @@ def test_a_routing_is_sent_whole() -> None:
         assert [o for o, _ in cell.maps] == [o for o, _ in copy.maps]
         assert all(torch.equal(a, b) for (_, a), (_, b) in zip(cell.maps, copy.maps, strict=True))
         assert (cell.onward is None and copy.onward is None) or torch.equal(cell.onward, copy.onward)
-    assert torch.equal(sent.enter, routing.enter)
-    assert torch.equal(sent.leave, routing.leave)
+    assert torch.equal(sent.input_rows, routing.input_rows)
+    assert torch.equal(sent.output_rows, routing.output_rows)
 
 
 def test_one_path_for_all_copies_nothing() -> None:
     routing = Routing.of_paths([CellPath.parse("BIIISI-IIBSIS-BBIIII")] * 7)
-    assert routing.enter is None
-    assert routing.leave is None
+    assert routing.input_rows is None
+    assert routing.output_rows is None
     assert all(cell.onward is None for stage in routing.stages for cell in stage)
 
 

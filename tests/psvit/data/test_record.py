@@ -109,7 +109,7 @@ def test_a_run_folder_keeps_its_record(make_folder, tmp_path: Path) -> None:
     record_data(run, made)
     record_data(run, made)
     assert DataRecord.load(run / DATA) == made
-    grown = replace(made, classes=("ant", "bee", "new\nline"))
+    grown = replace(made, classes=("ant", "bee", "new\nline"), listed={})
     with pytest.raises(ValueError, match=r"holds a run on other data: .* new are new\\nline\. Use name=") as raised:
         record_data(run, grown)
     assert "\n" not in str(raised.value)
@@ -119,7 +119,7 @@ def test_a_run_folder_keeps_its_record(make_folder, tmp_path: Path) -> None:
 def test_many_changes_are_counted(make_folder) -> None:
     made = record(make_folder("root"))
     names = tuple(f"class{number}" for number in range(9))
-    (line,) = made.changes(replace(made, classes=(*made.classes, *names)))
+    (line,) = made.changes(replace(made, classes=(*made.classes, *names), listed={}))
     assert line == "the classes differ: new are class0, class1, class2 and 6 more"
 
 
@@ -127,3 +127,8 @@ def test_stamps_are_one_per_image() -> None:
     stamps = open_data(DataConfig())._dataset.train.stamps()
     assert stamps.shape == (1797,)
     assert len(np.unique(stamps)) > 1700
+
+
+def test_numbers_that_do_not_fit_the_classes_are_refused(make_folder) -> None:
+    with pytest.raises(ValueError, match="by_class must have 3 numbers"):
+        replace(record(make_folder("root")), classes=("ant", "bee", "cow"))

@@ -512,7 +512,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path, capsys):
     capsys.readouterr()
     assert_same_bits(job(tmp_path / "killed", recipe(checkpoint_every=1)).model, unbroken.model)
     assert "damaged" in (line := capsys.readouterr().err)
-    assert "this run goes on from checkpoint.previous.pt" in line
+    assert "resuming from checkpoint.previous.pt" in line
     assert table(tmp_path / "killed") == table(tmp_path / "unbroken")
 
 

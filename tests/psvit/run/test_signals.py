@@ -24,11 +24,14 @@ def test_a_second_ctrl_c_raises_at_once():
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_second_sigterm_still_waits():
+def test_a_second_sigterm_is_the_first_again_at_first_and_ends_at_once_later(monkeypatch):
     with StopSignals() as signals:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.requested
+        monkeypatch.setattr(signals, "_asked", signals._asked - 6)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_forked_worker_outlives_ctrl_c_and_dies_of_sigterm():
