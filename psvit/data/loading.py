@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from psvit.data.workers import SHARED_MEMORY, affordable, free_shared_memory, mebibytes, worker_fault
+from psvit.data.workers import SHARED_MEMORY, affordable, free_shared_memory, in_bytes, worker_fault
 
 PATIENCE = 50
 """Seconds: a wait that is in vain ends within a minute."""
@@ -85,11 +85,11 @@ def _affordable(loaded: Any, workers: int, ahead: int) -> tuple[int, int]:
     piece = _bytes(loaded)
     fitting = affordable(piece, workers, ahead)
     if fitting != (workers, ahead):
-        free = mebibytes(free_shared_memory() or 0)
+        used, ready = fitting
+        instead = f"{used} of {workers} are used, with {ready} ready instead of {ahead}" if used else "none is used"
         print(
-            f"note: {SHARED_MEMORY} has only {free} free, and loader workers hand over {mebibytes(piece)} at a time: "
-            f"{fitting[0]} of {workers} are used, with {fitting[1]} ready instead of {ahead}; docker run --shm-size=8g "
-            "gives it more",
+            f"note: {SHARED_MEMORY} has only {in_bytes(free_shared_memory() or 0)} free, and loader workers hand over "
+            f"{in_bytes(piece)} at a time: {instead}; docker run --shm-size=8g gives it more",
             file=sys.stderr,
             flush=True,
         )

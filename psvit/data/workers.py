@@ -47,7 +47,7 @@ def worker_fault(error: BaseException) -> str | None:
         return None
     if found := re.search(r"timed out after (\d+)", text):
         free = free_shared_memory()
-        memory = "" if free is None else f" ({SHARED_MEMORY} has {mebibytes(free)} free)"
+        memory = "" if free is None else f" ({SHARED_MEMORY} has {in_bytes(free)} free)"
         return (
             f"the loader workers gave no images for {found[1]} s: the disk is stuck or very slow (data.patience=300 "
             f"waits longer), or shared memory ran out{memory} (data.workers=0 needs none)"
@@ -67,5 +67,6 @@ def worker_fault(error: BaseException) -> str | None:
     )
 
 
-def mebibytes(amount: int) -> str:
-    return f"{amount / 2**20:,.1f} MiB"
+def in_bytes(amount: int) -> str:
+    """``64.0 MiB``, or KiB where that is less than one."""
+    return f"{amount / 2**20:,.1f} MiB" if amount >= 2**20 else f"{amount / 2**10:,.1f} KiB"

@@ -54,7 +54,7 @@ def test_everything_comes_in_order(number: int, count: int) -> None:
         (9, 1, "2 of 2 are used, with 3 ready instead of 4"),  # 8 pieces: 2 in use, and 3 of each worker
         (9, 2, "2 of 2 are used, with 1 ready instead of 4"),
         (4, 1, "1 of 2 are used, with 1 ready instead of 4"),
-        (1, 1, "0 of 2 are used"),
+        (1, 1, "none is used"),
     ],
 )
 def test_shared_memory_bounds_what_workers_have_ready(
