@@ -3,6 +3,7 @@
     python -m benchmarks.standalone headroom [--tasks ...]   extremes of the space, several seeds: quality against noise
     python -m benchmarks.standalone table --task TASK        the table docs/tables/TASK.csv, resumed where it stands
     python -m benchmarks.standalone supernet --task TASK --sampling NAME --seed N   scores by inherited weights
+    python -m benchmarks.standalone report --task TASK       tau of each supernet with the table, and its bias by depth
 
 Every training sees the same pictures in an order of its seed, mirrored and shifted by up to two pixels where that is
 allowed; AdamW with the engine's groups and schedule. Networks learn from ``train``; ``search`` scores the inherited
@@ -22,7 +23,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from scipy.stats import kendalltau
 from torch import Tensor
 
 from benchmarks.arrows import draw_arrows
@@ -433,9 +436,31 @@ def supernet(
         file.write("".join(rows))
 
 
+def report(path: Path) -> None:
+    """Kendall's tau between inherited losses and test losses alone; how much worse inherited losses are, by depth.
+
+    The tau is over all networks of the table, and over those of equal FLOPs (within 1 % of the middle of the space).
+    """
+    alone = pd.read_csv(path).groupby("layers", as_index=False)[["flops", "test_loss"]].mean()
+    inherited = pd.read_csv(path.with_name(f"{path.stem}-supernets.csv"))
+    middle = (alone["flops"].min() + alone["flops"].max()) / 2
+    alone["equal"] = (alone["flops"] - middle).abs() <= 0.011 * middle
+    alone["depth"] = pd.cut(alone["layers"].str.count("[BS]"), [2, 6, 9, 13, 18])
+    both = alone.merge(inherited, on="layers")
+    print(f"{len(alone)} networks alone, {alone['equal'].sum()} of them of equal FLOPs; test losses alone by layers:")
+    print(alone.groupby("depth", observed=True)["test_loss"].agg(["count", "mean"]).round(3).to_string())
+    for (sampling, seed), rows in both.groupby(["sampling", "seed"]):
+        taus = [kendalltau(part["inherited_loss"], part["test_loss"]).statistic for part in (rows, rows[rows["equal"]])]
+        worse = (rows["inherited_loss"] - rows["test_loss"]).groupby(rows["depth"], observed=True).mean()
+        print(
+            f"{sampling:<16} seed {seed}: tau {taus[0]:.3f}, at equal FLOPs {taus[1]:+.3f}; mean loss "
+            f"{rows['inherited_loss'].mean():.3f}; worse than alone by {', '.join(f'{each:.3f}' for each in worse)}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("headroom", "table", "supernet"))
+    parser.add_argument("command", choices=("headroom", "table", "supernet", "report"))
     parser.add_argument("--task", "--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--even", type=int, default=40, help="networks spread evenly over the FLOPs")
     parser.add_argument("--equal", type=int, default=24, help="networks of equal FLOPs")
@@ -463,6 +488,8 @@ def main() -> None:
         if options.command == "table":
             part = Share(number, parts, 1)
             table(task, options.even, options.equal, options.seeds, part, device, options.beside, options.threads, path)
+        if options.command == "report":
+            report(path)
         if options.command == "supernet":
             folder = options.out / f"{task.name}-{options.sampling}-{options.weights}-{options.seed}"
             scores = path.with_name(f"{task.name}-supernets.csv")

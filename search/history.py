@@ -106,7 +106,8 @@ class History:
             ValueError: the disk is full or not writable.
         """
         rows = [trial.row(number) for number, trial in enumerate(trials, start=len(self) + 1)]
-        lines = "".join(",".join(map(str, row.values())) + "\n" for row in rows).encode()  # str(float) is exact
+        sealed = (HISTORY.seal(",".join(map(str, row.values()))) for row in rows)  # str(float) is exact
+        lines = "".join(f"{line}\n" for line in sealed).encode()
         if not self._end:
             write_text(self.path, f"{HISTORY.header}\n")
             self._end = len(HISTORY.header) + 1
@@ -133,7 +134,8 @@ class History:
             )
         for number, line in enumerate(lines, start=1):
             try:
-                index, layers, flops, params, top1, loss, num_images, generation, *folds = line.rstrip("\n").split(",")
+                values = HISTORY.unseal(line.rstrip("\n"))
+                index, layers, flops, params, top1, loss, num_images, generation, *folds = values.split(",")
                 if len(folds) != len(FOLD_COLUMNS):
                     raise ValueError(f"it has {8 + len(folds)} values, not {len(HISTORY.columns)}")
                 architecture, costs = Architecture.parse(layers), (int(flops), int(params))

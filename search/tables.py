@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from psvit.run.files import write_text
 from psvit.search.crossfit import FOLDS
 
 _TYPES = {int: "int64", str: "str"}
+_SEAL = "crc32"
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,36 @@ class Table:
         what: the file is called so in messages.
         columns: name -> int, float or str; a float may be NaN.
         remedy: what to do about a file that cannot be read.
+        sealed: whether each line ends with the CRC32 of all that stands before it, in hexadecimal digits: a number that
+            was changed, by a disk or in an editor, would else be believed.
     """
 
     what: str
     columns: Mapping[str, type]
     remedy: str = "run the same search again to rewrite it"
+    sealed: bool = False
 
     @property
     def header(self) -> str:
         """The first line of the file."""
-        return ",".join(self.columns)
+        return ",".join([*self.columns, *([_SEAL] if self.sealed else [])])
+
+    def seal(self, line: str) -> str:
+        """A line of values as it stands in the file."""
+        return f"{line},{_crc32(line)}" if self.sealed else line
+
+    def unseal(self, line: str) -> str:
+        """The values of a line of the file.
+
+        Raises:
+            ValueError: they are not those that were written.
+        """
+        if not self.sealed:
+            return line
+        values, _, found = line.rpartition(",")
+        if found != _crc32(values):
+            raise ValueError(f"its checksum {found} is not that of its values, {_crc32(values)}")
+        return values
 
     def read(self, path: Path) -> pd.DataFrame:
         """The whole lines of a file; a last one that was cut short, since the search runs or was killed, is left out.
@@ -44,12 +66,16 @@ class Table:
         exactly = {name: float for name, kind in self.columns.items() if kind is float}  # to the last bit
         try:
             content = path.read_bytes()
-            whole = io.BytesIO(content[: content.rfind(b"\n") + 1])
-            frame = pd.read_csv(whole, dtype=types, converters=exactly)
+            header, *lines = content[: content.rfind(b"\n") + 1].decode().splitlines() or [""]
+            if header == self.header:
+                lines = [",".join(self.columns), *map(self.unseal, lines)]
+                frame = pd.read_csv(io.StringIO("\n".join(lines)), dtype=types, converters=exactly)
+            elif not header:
+                raise ValueError("empty")
         except (OSError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0] or "empty"
+            reason = str(error).strip().partition("\n")[0]
             raise ValueError(f"{path} is no {self.what} ({reason}); {self.remedy}") from None
-        if tuple(frame.columns) != tuple(self.columns):
+        if header != self.header:
             raise ValueError(f"{path} is no {self.what}: its first line must be {self.header}; {self.remedy}")
         return frame
 
@@ -60,7 +86,12 @@ class Table:
             ValueError: the disk is full or not writable.
         """
         assert tuple(frame.columns) == tuple(self.columns), f"{path.name} has columns of its own"
-        write_text(path, frame.to_csv(index=False, na_rep="nan", lineterminator="\n"))
+        lines = frame.to_csv(index=False, header=False, na_rep="nan", lineterminator="\n").splitlines()
+        write_text(path, "".join(f"{line}\n" for line in [self.header, *map(self.seal, lines)]))
+
+
+def _crc32(line: str) -> str:
+    return f"{zlib.crc32(line.encode()):08x}"
 
 
 # of each fold of the images: how many are classified correctly, and the sum of their losses (search/crossfit.py)
@@ -80,9 +111,10 @@ HISTORY = Table(
         **dict.fromkeys(FOLD_COLUMNS, float),
     },
     remedy="use another name= or out=, or move this folder away",
+    sealed=True,
 )
 # the rows of the history that nothing beats at no more cost: see psvit.search.front
-FRONT = Table("Pareto front", HISTORY.columns)
+FRONT = Table("Pareto front", HISTORY.columns, sealed=True)
 # the best trials: what the search scored, and what images that did not choose say: see psvit.search.claims
 TOP = Table(
     "table of the best",
@@ -97,6 +129,7 @@ TOP = Table(
         "behind_low": float,
         "behind_high": float,
     },
+    sealed=True,
 )
 # trainings of networks alone, one per row: see psvit.search.benchmark
 STANDALONE = Table(

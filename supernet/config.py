@@ -90,14 +90,14 @@ class SupernetPart:
 
     Attributes:
         recipe: training recipe; that of the dataset, or of ``imagefolder`` if it has none.
-        sampling: how paths are drawn; ``uniform`` is one reading of the paper. The default is what learned most
-            (docs/training.md).
+        sampling: how paths are drawn. The default, uniform over all architectures, is the reading of "uniform path
+            sampling" that ranked best (docs/training.md).
         paths: draw one path per ``image``, or one per ``batch`` (as SPOS does).
         weights: whether the two layers of a cell have ``separate`` weights, or ``entangled`` ones that they share.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
-    sampling: str = field(default="canonical-depth", metadata={"choices": SAMPLINGS})
+    sampling: str = field(default="canonical", metadata={"choices": SAMPLINGS})
     paths: str = "image"
     weights: str = "separate"
 

@@ -73,9 +73,8 @@ def test_only_appending_touches_the_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     history.append(TRIALS[:1])
     assert History(path).trials == [*TRIALS, TRIALS[0]]
-    assert (
-        path.read_bytes() == before[: before.rindex(b"\n") + 1] + b"4,B-B,100,10,0.5,1.25,100,0" + 12 * b",nan" + b"\n"
-    )
+    last = HISTORY.seal("4,B-B,100,10,0.5,1.25,100,0" + 12 * ",nan")
+    assert path.read_bytes() == before[: before.rindex(b"\n") + 1] + f"{last}\n".encode()
 
 
 def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,9 +194,25 @@ def test_two_histories_share_a_folder(tmp_path: Path) -> None:
 def test_a_changed_file_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = tmp_path / "history.csv"
     History(path).append(TRIALS)
-    path.write_text(path.read_text().replace(old, new, 1))
+    header, *lines = path.read_text().splitlines()
+    changed = "\n".join([header.removesuffix(",crc32"), *map(HISTORY.unseal, lines), ""]).replace(old, new, 1)
+    header, *lines = changed.splitlines()
+    path.write_text("".join(f"{line}\n" for line in [f"{header},crc32", *map(HISTORY.seal, lines)]))
     with pytest.raises(ValueError, match=message):
         History(path)
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_no_byte_of_a_line_can_change_unnoticed(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "history.csv"
+    History(path).append(TRIALS)
+    content = path.read_bytes()
+    starts = [at + 1 for at, byte in enumerate(content) if byte == ord("\n")]
+    for at in range(starts[place - 1], starts[place] - 1):
+        other = b"1" if content[at : at + 1] != b"1" else b"2"
+        path.write_bytes(content[:at] + other + content[at + 1 :])
+        with pytest.raises(ValueError, match=f"line {place + 1}: its checksum .*; the file was changed: cut it before"):
+            History(path)
 
 
 def test_the_best_has_a_score(tmp_path: Path) -> None:
@@ -216,5 +231,5 @@ def test_frame_is_the_file(tmp_path: Path) -> None:
     history = History(path)
     assert list(history.frame().columns) == list(HISTORY.columns)
     history.append([*TRIALS, trial("BS-BS", math.nan, math.nan)])
-    read = pd.read_csv(path, converters=dict.fromkeys(("top1", "loss", *FOLD_COLUMNS), float))
+    read = pd.read_csv(path, converters=dict.fromkeys(("top1", "loss", *FOLD_COLUMNS), float)).drop(columns="crc32")
     pd.testing.assert_frame_equal(history.frame(), read, check_exact=True, check_dtype=False)

@@ -240,7 +240,7 @@ def test_tables(whole: Path, trials: list[Trial]) -> None:
     text = " ".join(read(whole).text.split())
     failed = [str(each.architecture) for each in trials if each.failed]
     assert f"25: {', '.join(failed[:20])} and 5 more in history.csv" in text
-    top, front = pd.read_csv(whole / "top.csv"), pd.read_csv(whole / "front.csv")
+    top, front = TOP.read(whole / "top.csv"), FRONT.read(whole / "front.csv")
     assert len(top) == 20
     for row in top.itertuples():
         assert f"parameters {row.top1:.4f} {row.loss:.4f} {row.fresh_top1:.4f}{row.fresh_low:.4f} to " in text

@@ -1,6 +1,8 @@
 """Tables: what is written is read back exactly, and anything else is refused."""
 
 import math
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +25,21 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
     assert path.read_text().splitlines()[0] == TABLE.header == "layers,count,share"
 
 
+def test_a_sealed_table_notices_every_change(tmp_path: Path) -> None:
+    path, sealed = tmp_path / "table.csv", replace(TABLE, sealed=True)
+    sealed.write(path, FRAME)
+    pd.testing.assert_frame_equal(sealed.read(path), FRAME, check_exact=True, check_dtype=False)
+    lines = path.read_text().splitlines()
+    assert lines[:2] == [
+        "layers,count,share,crc32",
+        f"B-B,1,0.30000000000000004,{zlib.crc32(b'B-B,1,0.30000000000000004'):08x}",
+    ]
+    for old, new in ((",1,", ",2,"), ("BS-B", "BB-B"), (",nan,", ",0.5,")):
+        path.write_text("\n".join(lines).replace(old, new, 1) + "\n")
+        with pytest.raises(ValueError, match=r"is no table of tests \(its checksum .*\); write it again"):
+            sealed.read(path)
+
+
 def test_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     TABLE.write(path, FRAME)
@@ -34,7 +51,7 @@ def test_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("layers,count", "layer,count", "is no table of tests: its first line must be layers,count,share; write it"),
-        ("layers,count,share", "count,layers,share", r"is no table of tests .*"),
+        ("layers,count,share", "count,layers,share", "is no table of tests: its first line must be"),
         (",1,", ",one,", r"is no table of tests \(.*\); write it again"),
         (",1,", ",1.5,", r"is no table of tests \(.*\); write it again"),
         (",1,", ",,", r"is no table of tests \(.*\); write it again"),
