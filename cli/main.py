@@ -30,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Several processes look for unused parameters, and torch would warn wherever a step happens to have none.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        return _dispatch(words)
+        status = _dispatch(words)
+        if sys.stdout is not None:  # as where it was closed
+            sys.stdout.flush()  # here, where its faults are said
+        return status
     except UsageError as error:
         complain(str(error))
         return 2

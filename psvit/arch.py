@@ -14,6 +14,18 @@ BASIC, SHARING, IDENTITY = "B", "S", "I"
 LAYER_NAMES = {BASIC: "basic", SHARING: "sharing", IDENTITY: "identity"}
 POOLINGS = ("conv", "max", "average")
 LAYER_LETTERS = {name: letter for letter, name in LAYER_NAMES.items()}
+# Far beyond any network that is built: a file may state any numbers, and arithmetic or allocation with them would fail in
+# ways of its own.
+_MOST = {
+    "patch_size": 2**16,
+    "image_size": 2**16,
+    "classes": 10**7,
+    "channels": 2**10,
+    "mlp_ratio": 2**6,
+    "pool_kernel": 2**8,
+    "widths": 2**15,
+}
+_MOST_STAGES = 16
 
 
 def _check_stage(stage: int, letters: str, allowed: str) -> None:
@@ -158,9 +170,14 @@ class NetworkSpec:
             raise ValueError(f"readout is {self.readout!r}; use mean or class_token")
         if self.readout == "class_token" and self.kind == "2d":
             raise ValueError("a 2d network has no class token to read out; use readout=mean, or kind=1d")
-        for field in ("patch_size", "classes", "channels", "mlp_ratio", "pool_kernel"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} is {getattr(self, field)}; it must be at least 1")
+        for field, most in _MOST.items():
+            values = getattr(self, field)
+            for value in values if isinstance(values, tuple) else (values,):
+                if not 1 <= value <= most:
+                    shown = value if abs(value) < 10**12 else f"a number of {value.bit_length()} bits"
+                    raise ValueError(f"{field} is {shown}; it must be at least 1 and at most {most:,}")
+        if len(self.widths) > _MOST_STAGES:
+            raise ValueError(f"widths has {len(self.widths):,} stages; at most {_MOST_STAGES} can be built")
         if self.pool_kernel % 2 == 0:
             raise ValueError(f"pool_kernel is {self.pool_kernel}; it must be odd, so that pooling is centred")
         if len(self.image_size) != 2:

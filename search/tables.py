@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,13 @@ class Table:
             raise ValueError(f"its checksum {found} is not that of its values, {_crc32(values)}")
         return values
 
+    def _unsealed(self, lines: Iterable[str]) -> Iterator[str]:
+        for number, line in enumerate(lines, start=2):
+            try:
+                yield self.unseal(line)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+
     def read(self, path: Path) -> pd.DataFrame:
         """The whole lines of a file; a last one that was cut short, since the search runs or was killed, is left out.
 
@@ -68,7 +75,7 @@ class Table:
             content = path.read_bytes()
             header, *lines = content[: content.rfind(b"\n") + 1].decode().splitlines() or [""]
             if header == self.header:
-                lines = [",".join(self.columns), *map(self.unseal, lines)]
+                lines = [",".join(self.columns), *self._unsealed(lines)]
                 frame = pd.read_csv(io.StringIO("\n".join(lines)), dtype=types, converters=exactly)
             elif not header:
                 raise ValueError("empty")

@@ -57,3 +57,13 @@ def test_nobody_reads_on() -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 141
+
+
+@pytest.mark.parametrize("words", [["--version"], ["inspect", "deit_tiny_16"]])
+def test_a_full_disk_behind_the_output_is_one_line(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "psvit", *words], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "psvit-search: cannot write the output: No space left on device; redirect it to a place with room\n"
+    )

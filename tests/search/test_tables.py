@@ -36,7 +36,7 @@ def test_a_sealed_table_notices_every_change(tmp_path: Path) -> None:
     ]
     for old, new in ((",1,", ",2,"), ("BS-B", "BB-B"), (",nan,", ",0.5,")):
         path.write_text("\n".join(lines).replace(old, new, 1) + "\n")
-        with pytest.raises(ValueError, match=r"is no table of tests \(its checksum .*\); write it again"):
+        with pytest.raises(ValueError, match=r"is no table of tests \(line \d: its checksum .*\); write it again"):
             sealed.read(path)
 
 
