@@ -14,8 +14,8 @@ BASIC, SHARING, IDENTITY = "B", "S", "I"
 LAYER_NAMES = {BASIC: "basic", SHARING: "sharing", IDENTITY: "identity"}
 POOLINGS = ("conv", "max", "average")
 LAYER_LETTERS = {name: letter for letter, name in LAYER_NAMES.items()}
-# Far beyond any network that is built: a file may state any numbers, and arithmetic or allocation with them would fail in
-# ways of its own.
+# Far beyond any network that is built: a file may state any numbers, and arithmetic or allocation with them would fail
+# in ways of its own.
 _MOST = {
     "patch_size": 2**16,
     "image_size": 2**16,
