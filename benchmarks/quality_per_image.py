@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--every", type=int, default=5, help="epochs between two measurements")
     parser.add_argument("--architectures", type=int, default=200)
-    parser.add_argument("--alone", help="rank.csv of psvit-search rank")
+    parser.add_argument("--alone", dest="standalone", help="rank.csv of psvit-search rank")
     parser.add_argument("--choices", nargs="+", default=CHOICES, help="each 'SAMPLING PATHS WEIGHTS'")
     parser.add_argument("--picture")
     parser.add_argument("settings", nargs="*", help="settings of train-supernet, such as data=cifar10")

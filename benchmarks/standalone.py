@@ -43,6 +43,7 @@ from psvit.engine.scoring import Score, score_all
 from psvit.model import PSViT
 from psvit.run.folder import RunFolder
 from psvit.run.random import numpy_rng, seed_of
+from psvit.search.correlation import noise
 from psvit.search.evaluator import Evaluator
 from psvit.supernet.sampling import make_sampler
 from psvit.supernet.space import SearchSpace
@@ -441,7 +442,8 @@ def report(path: Path) -> None:
 
     The tau is over all networks of the table, and over those of equal FLOPs (within 1 % of the middle of the space).
     """
-    alone = pd.read_csv(path).groupby("layers", as_index=False)[["flops", "test_loss"]].mean()
+    trainings = pd.read_csv(path)
+    alone = trainings.groupby("layers", as_index=False)[["flops", "test_loss"]].mean()
     inherited = pd.read_csv(path.with_name(f"{path.stem}-supernets.csv"))
     middle = (alone["flops"].min() + alone["flops"].max()) / 2
     alone["equal"] = (alone["flops"] - middle).abs() <= 0.011 * middle
@@ -449,6 +451,12 @@ def report(path: Path) -> None:
     both = alone.merge(inherited, on="layers")
     print(f"{len(alone)} networks alone, {alone['equal'].sum()} of them of equal FLOPs; test losses alone by layers:")
     print(alone.groupby("depth", observed=True)["test_loss"].agg(["count", "mean"]).round(3).to_string())
+    if chance := noise(trainings.rename(columns={"test_loss": "loss"}), "loss"):
+        print(
+            f"{chance.repeated} with several seeds: networks differ by {chance.spread:.3f}, seeds by {chance.seeds:.3f}, "
+            f"so a perfect supernet would reach a tau of {chance.ceiling:.2f}"
+        )
+    print(f"FLOPs alone: tau {kendalltau(alone['flops'], -alone['test_loss']).statistic:.3f}")
     for (sampling, seed), rows in both.groupby(["sampling", "seed"]):
         taus = [kendalltau(part["inherited_loss"], part["test_loss"]).statistic for part in (rows, rows[rows["equal"]])]
         worse = (rows["inherited_loss"] - rows["test_loss"]).groupby(rows["depth"], observed=True).mean()

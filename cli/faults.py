@@ -51,8 +51,8 @@ def unexpected(error: BaseException) -> str:
     """One line for what no task foresees; its traceback goes into a file unless the cause is known."""
     if line := worker_fault(error):
         return line
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO) and not error.filename:  # of stdout
-        return f"cannot write the output: {error.strerror}; redirect it to a place with room"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO) and not error.filename:  # mostly stdout
+        return f"cannot write: {error.strerror}; free some space, or redirect the output to a place with room"
     handle, name = tempfile.mkstemp(prefix="psvit-search-", suffix=".txt", text=True)
     with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
         traceback.print_exception(error, file=file)

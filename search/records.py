@@ -141,8 +141,14 @@ class StandaloneTable(Record):
         """What keeps the table from being compared with a supernet; nothing if nothing does."""
         if replace(space.spec, name="") != replace(self.space.spec, name="") or space.cells != self.space.cells:
             return f"its networks are of another space, {self.space.label}"
+        apart = self.split == "test"  # networks that were scored there need no search split in common
         here, there = (
-            replace(record, dataset="", splits={}, listed={"train": record.listed["train"]})
+            replace(
+                record,
+                dataset="",
+                splits={} if apart else {name: record.splits[name] for name in ("train", "search")},
+                listed={"train": record.listed["train"]},
+            )
             for record in (self.data, data)
         )
         return "; ".join(here.changes(there))

@@ -48,12 +48,11 @@ def load(
     Raises:
         ValueError: the source returned it; or a worker has died or is stuck.
     """
-    rest = iter(keys)
+    rest, begun = iter(keys), list[T]()
     if workers and patience:
         for key in islice(rest, 1):  # here, to see how large it is
-            first = source[key]
-            yield _sound(first)
-            workers, ahead = _affordable(first, workers, ahead)
+            begun.append(_sound(source[key]))
+            workers, ahead = _affordable(begun, workers, ahead)
     loader = DataLoader(
         source,
         batch_size=None,
@@ -66,7 +65,10 @@ def load(
         generator=torch.Generator(),  # else the loader draws from, and so changes, torch's global random state
     )
     try:
-        for loaded in loader:
+        coming = iter(loader)  # starts the workers, before anybody can be elsewhere than where the first is asked for
+        yield from begun
+        begun.clear()
+        for loaded in coming:
             yield _sound(loaded)
     except RuntimeError as error:
         if line := worker_fault(error):

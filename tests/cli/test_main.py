@@ -65,5 +65,6 @@ def test_a_full_disk_behind_the_output_is_one_line(words: list[str]) -> None:
         done = subprocess.run([sys.executable, "-m", "psvit", *words], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
     assert done.stderr == (
-        "psvit-search: cannot write the output: No space left on device; redirect it to a place with room\n"
+        "psvit-search: cannot write: No space left on device; free some space, or redirect the output to a place with "
+        "room\n"
     )

@@ -18,7 +18,7 @@ from scipy import stats
 from psvit.arch import Architecture, CellPath
 from psvit.archfile import ArchFile, save_arch
 from psvit.data.data import open_data
-from psvit.data.record import Listed
+from psvit.data.record import Listed, Split
 from psvit.engine.config import Recipe
 from psvit.retrain.config import RetrainConfig
 from psvit.retrain.train import retrain
@@ -286,6 +286,7 @@ def test_trainings_of_a_table_serve_another_supernet(
         ({"space": SMALL}, "its networks are of another space"),
         ({"data": {"classes": tuple("abcdefghij")}}, "the classes differ"),
         ({"data": {"listed": {"train": Listed(7, (7, *[0] * 9), "ab")}}}, "train had 7 images"),
+        ({"data": {"splits": {"train": Split(7, "ab"), "search": Split(7, "ab")}}}, "are split in another way"),
     ],
 )
 def test_a_table_of_other_networks_or_images_is_refused(

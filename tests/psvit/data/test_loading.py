@@ -1,5 +1,6 @@
 """Loader workers that die, hang, or find no shared memory: one line that says what to do, and never a wait for ever."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -45,6 +46,14 @@ def loaded(count: int, **settings: int) -> list[int]:
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_everything_comes_in_order(number: int, count: int) -> None:
     assert loaded(count, workers=number) == list(range(count))
+
+
+def test_workers_have_started_when_the_first_piece_is_there() -> None:
+    """Who asks for it does so in the main thread, and for the others in a thread, which must not start processes."""
+    pieces = load(Source(), range(9), workers=2, pin=False)
+    assert int(next(pieces).rest["key"]) == 0
+    assert len(multiprocessing.active_children()) >= 2
+    pieces.close()
 
 
 @pytest.mark.parametrize(
