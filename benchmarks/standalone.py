@@ -453,7 +453,7 @@ def report(path: Path) -> None:
     print(alone.groupby("depth", observed=True)["test_loss"].agg(["count", "mean"]).round(3).to_string())
     if chance := noise(trainings.rename(columns={"test_loss": "loss"}), "loss"):
         print(
-            f"{chance.repeated} with several seeds: networks differ by {chance.spread:.3f}, seeds by {chance.seeds:.3f}, "
+            f"{chance.repeated} with several seeds: networks vary by {chance.spread:.3f}, seeds by {chance.seeds:.3f}, "
             f"so a perfect supernet would reach a tau of {chance.ceiling:.2f}"
         )
     print(f"FLOPs alone: tau {kendalltau(alone['flops'], -alone['test_loss']).statistic:.3f}")

@@ -70,10 +70,13 @@ def load(
         begun.clear()
         for loaded in coming:
             yield _sound(loaded)
+        return
     except RuntimeError as error:
-        if line := worker_fault(error):
-            raise ValueError(line) from error
-        raise
+        line = worker_fault(error)
+        if line is None:
+            raise
+    del coming  # ends the workers that are left: an error with a traceback would keep them
+    raise ValueError(line)
 
 
 def _sound(loaded: T | ValueError) -> T:

@@ -50,9 +50,10 @@ def test_everything_comes_in_order(number: int, count: int) -> None:
 
 def test_workers_have_started_when_the_first_piece_is_there() -> None:
     """Who asks for it does so in the main thread, and for the others in a thread, which must not start processes."""
+    others = set(multiprocessing.active_children())  # of tests before
     pieces = load(Source(), range(9), workers=2, pin=False)
     assert int(next(pieces).rest["key"]) == 0
-    assert len(multiprocessing.active_children()) >= 2
+    assert len(set(multiprocessing.active_children()) - others) == 2
     pieces.close()
 
 
@@ -96,10 +97,12 @@ def test_a_worker_that_is_killed_ends_the_wait() -> None:
 
 
 def test_a_worker_that_is_stuck_ends_the_wait() -> None:
+    others = set(multiprocessing.active_children())  # of tests before
     with pytest.raises(ValueError, match=r"gave no images for 1 s: .*data\.patience=300.*data\.workers=0"):  # noqa: PT012
         for piece in load(Source(lambda: time.sleep(3600)), range(9), workers=1, pin=False, patience=1):
             came = int(piece.rest["key"])
     assert came == 2
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_what_is_in_vain_and_what_is_not() -> None:
