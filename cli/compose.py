@@ -77,8 +77,11 @@ def choices(group: str) -> list[str]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.object_type import ObjectType
 
-    options: list[str] = GlobalHydra.instance().config_loader().get_group_options(group, ObjectType.CONFIG)
-    return options
+    # Its sources are asked one by one: the loader's own get_group_options copies all that Hydra knows each time.
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    return sorted(
+        {name for source in sources if source.is_group(group) for name in source.list(group, ObjectType.CONFIG)}
+    )
 
 
 def register(command: Command) -> type[Any]:
@@ -93,6 +96,8 @@ def register(command: Command) -> type[Any]:
     schema: type[Any] = load(command.schema)
     keys = {field.name for field in fields(schema)}
     store = ConfigStore.instance()
+    for name in [name for name in store.repo if name.endswith("-schema.yaml")]:
+        del store.repo[name]  # of the command before: Hydra copies the whole store for each composition
     store.store(name=f"{command.config}-schema", node=schema)
     if "space" in keys:
         _store_spaces(store)
@@ -122,7 +127,8 @@ def _store_spaces(store: ConfigStore) -> None:
     from psvit.zoo import SPACES
 
     for name, spec in SPACES.items():
-        store.store(group="space", name=name, node=SpaceConfig.of(spec))
+        if f"{name}.yaml" not in store.repo.get("space", {}):
+            store.store(group="space", name=name, node=SpaceConfig.of(spec))
 
 
 def recipe_of(kind: str, data: str) -> str:

@@ -58,7 +58,7 @@ class PyramidBackbone(nn.Module):
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Images (B, 3, height, width) -> maps (B, F, height / s, width / s) named "0", "1", ..., "pool", "pool2"."""
         maps = OrderedDict()
-        for level, (norm, features) in enumerate(zip(self.norms, self.body.forward_intermediates(images), strict=True)):
+        for level, (norm, features) in enumerate(zip(self.norms, self.body.stage_maps(images), strict=True)):
             maps[str(level)] = norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
         return self.fpn(maps)
 

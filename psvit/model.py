@@ -143,6 +143,11 @@ def interpolate_positions(positions: Tensor, first: int, before: Grid, after: Gr
     return torch.cat([own, image.flatten(2).transpose(1, 2).to(own.dtype)], dim=1)
 
 
+def as_map(x: Tensor, grid: Grid) -> Tensor:
+    """Tokens (B, N, D) on a grid -> a feature map (B, D, rows, columns)."""
+    return x.transpose(1, 2).reshape(x.shape[0], -1, *grid)
+
+
 def make_layer(letter: str, spec: NetworkSpec, stage: int, drop_path: float) -> Layer:
     """A basic (``B``) or sharing (``S``) layer of a stage (from 0)."""
     shape = spec.widths[stage], spec.heads[stage], spec.mlp_ratio, drop_path
@@ -192,7 +197,7 @@ class PSViT(NetworkBase):
             x = self.run_stage(stage, [*zip(letters, layers, strict=True)], x)
             yield x, grid
 
-    def forward_intermediates(self, images: Tensor) -> list[Tensor]:
+    def stage_maps(self, images: Tensor) -> list[Tensor]:
         """Images (B, channels, height, width) -> the tokens behind each stage as a feature map (B, D, rows, columns).
 
         They are those before the final norm.
@@ -205,7 +210,7 @@ class PSViT(NetworkBase):
                 f"{self.spec.name or 'this PSViT-1D'} pools a sequence with a class token, so its tokens form no "
                 "feature map; use a PSViT-2D, such as psvit_2d_tiny_8"
             )
-        return [x.transpose(1, 2).reshape(x.shape[0], -1, *grid) for x, grid in self._walk(images)]
+        return [as_map(x, grid) for x, grid in self._walk(images)]
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, channels, height, width) -> logits (B, classes)."""

@@ -59,7 +59,7 @@ def test_the_pyramid_stands_on_what_the_classifier_sees(size: tuple[int, int]) -
     backbone.fpn.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.no_grad():
         backbone(images)
-        final, stages = classifier.forward_features(images), classifier.forward_intermediates(images)
+        final, stages = classifier.forward_features(images), classifier.stage_maps(images)
     (maps,) = seen
     torch.testing.assert_close(maps["2"].flatten(2).transpose(1, 2), final, atol=1e-5, rtol=1e-5)
     for level in range(2):  # the new norms still scale by one and shift by zero

@@ -166,14 +166,14 @@ def test_stages_as_feature_maps() -> None:
     network = PSViT(SPACES["2d_mini_4"], Architecture.parse("BS-B-BS")).eval()
     make_noisy(network)
     images = torch.randn(2, 3, 32, 48)
-    first, second, third = network.forward_intermediates(images)
+    first, second, third = network.stage_maps(images)
     assert [tuple(each.shape) for each in (first, second, third)] == [(2, 32, 8, 12), (2, 48, 4, 6), (2, 64, 2, 3)]
     torch.testing.assert_close(network.norm(third.flatten(2).transpose(1, 2)), network.forward_features(images))
     pooled = network.pools[0].conv(first)
     tokens, _ = network.stages[1][0](pooled.flatten(2).transpose(1, 2))
     torch.testing.assert_close(second, tokens.transpose(1, 2).reshape(2, 48, 4, 6))
     with pytest.raises(ValueError, match=r"1d_mini_4 pools a sequence .* use a PSViT-2D, such as psvit_2d_tiny_8"):
-        PSViT(SPACES["1d_mini_4"], Architecture.parse("B-B-B")).forward_intermediates(images)
+        PSViT(SPACES["1d_mini_4"], Architecture.parse("B-B-B")).stage_maps(images)
 
 
 def test_maps_need_not_be_written_out() -> None:

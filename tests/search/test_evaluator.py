@@ -193,9 +193,9 @@ with processes.group(torch.device("cpu"), {}):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "batch_size",
-    [pytest.param(3, id="images shared out", marks=pytest.mark.slow), pytest.param(60, id="tree shared out")],
+    "batch_size", [pytest.param(3, id="images shared out"), pytest.param(60, id="tree shared out")]
 )
 def test_two_processes_give_the_same(batch_size: int, tmp_path: Path) -> None:
     import json

@@ -67,6 +67,7 @@ def test_a_rank_that_dies_stops_all_and_the_same_command_goes_on(supernet_run: P
     assert (found["loss"] - expected["loss"]).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_faults_of_the_user_end_all_processes_with_one_line(supernet_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -2,7 +2,7 @@
 
 ``PSVIT_KILLS=20 pytest tests/supernet/test_killed.py -s`` kills each 20 times, the default is 2. What is killed are
 processes forked off one that has torch already, so that most moments fall into the training; the command as users start
-it is killed in ``tests/test_killed.py``.
+it is killed in ``tests/cli/test_killed.py``.
 """
 
 import multiprocessing

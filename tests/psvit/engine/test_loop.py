@@ -718,6 +718,7 @@ def some_cells(processes):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_and_stop_together(tmp_path):
     root = str(Path(__file__).parents[3])
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--redirects", "2"]
