@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from psvit.archfile import load_arch
 from psvit.data.data import open_data
 from psvit.deploy.config import ExportConfig
 from psvit.deploy.formats import FORMATS_BY_NAME, Format, Run
-from psvit.deploy.hub import CARD, write_hub
 from psvit.deploy.model import Model, arch_beside, load
-from psvit.intervals import Estimate, share
+from psvit.retrain.hub import CARD, HUB, write_hub
 from psvit.units import format_duration
 
 BATCHES = (1, 5)  # that are compared with torch
@@ -44,8 +44,9 @@ def export(config: ExportConfig) -> list[Path]:
         program = torch.export.export(model.module, (batches[0][0],), dynamic_shapes=({0: batch},))
         written = [_make(each, program, model, batches, folder / each.file) for each in files]
     if "hub" in config.formats:
-        hub, (top1, said) = folder / "hub", _score(model.module, batches)
-        write_hub(hub, arch_path, model, top1, config.data.name, sum(len(labels) for _, labels in batches))
+        hub, (right, said) = folder / HUB, _score(model.module, batches)
+        arch = load_arch(arch_path).meets(model.trained_on)
+        write_hub(hub, arch_path.parent, arch, right, sum(len(labels) for _, labels in batches), config.data.name)
         print(f"wrote {hub}: test {said}; fill in the licence in {hub / CARD}")
         written.append(hub)
     return written
@@ -69,16 +70,14 @@ def _make(
 
 
 @torch.inference_mode()
-def _score(run: Run, batches: list[tuple[Tensor, Tensor]]) -> tuple[Estimate, str]:
-    """Top-1 in a runtime, and the words for it and for the time of an image."""
+def _score(run: Run, batches: list[tuple[Tensor, Tensor]]) -> tuple[int, str]:
+    """How many images are taken for what they are in a runtime; top-1 and the time of an image in words."""
     right, began = 0, time.perf_counter_ns()
     for images, labels in batches:
         right += int((run(images).argmax(dim=1) == labels).sum())
     nanoseconds, number = time.perf_counter_ns() - began, sum(len(labels) for _, labels in batches)
-    top1 = share(right, number)
-    assert top1 is not None  # a test split has images
     pace = f"{format_duration(nanoseconds // number)} an image in batches of {len(batches[0][0])}"
-    return top1, f"top-1 {top1.value:.4f} on {number:,} images, {pace}"
+    return right, f"top-1 {right / number:.4f} on {number:,} images, {pace}"
 
 
 @torch.inference_mode()

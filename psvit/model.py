@@ -228,4 +228,4 @@ class PSViT(NetworkBase):
             head = nn.Linear(self.spec.widths[-1], num_classes, device=old.device, dtype=old.dtype)
             nn.init.trunc_normal_(head.weight, std=0.02)
             nn.init.zeros_(head.bias)
-        self.head = head
+        self.head = head.train(self.training)

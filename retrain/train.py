@@ -27,6 +27,7 @@ from psvit.retrain.artifacts import EMA_WEIGHTS, WEIGHTS, save_trained, tell_fil
 from psvit.retrain.config import DistillConfig, RetrainConfig
 from psvit.retrain.evaluate import measure_networks
 from psvit.retrain.fit import fit_to_data
+from psvit.retrain.hub import HUB, write_hub
 from psvit.retrain.page import REPORT, SHEET, thumbnail, write_report
 from psvit.retrain.plots import draw_predictions
 from psvit.retrain.results import RetrainRecord
@@ -54,8 +55,8 @@ class RetrainResult:
 def retrain(config: RetrainConfig) -> RetrainResult:
     """Train an architecture, or resume where the run folder stands.
 
-    Writes ``model.safetensors``, ``arch.json``, ``result.json`` and pictures; and ``model_ema.safetensors``, the moving
-    average of the weights, if the recipe keeps one.
+    Writes ``model.safetensors``, ``arch.json``, ``result.json``, pictures and ``hub/``, a folder for timm and for model
+    hubs; and ``model_ema.safetensors``, the moving average of the weights, if the recipe keeps one.
 
     Raises:
         ValueError: an arch.json, starting weights or a teacher that are faulty or do not fit the data, or a folder that
@@ -156,10 +157,12 @@ def _conclude(
     )
     record.save(folder / "result.json")
     write_report(folder, record, outcomes, data)
+    if isinstance(network, ArchFile):
+        write_hub(folder / HUB, folder, network, int(outcomes.correct.sum()), len(outcomes.correct), record.data)
     print(f"test {metrics_text(metrics)} on {data.size('test'):,} images of {data.config.name}")
     if ema:
         print(f"their moving average, {EMA_WEIGHTS}: {metrics_text(ema[0])}")
-    tell_files(folder, network, "predictions.png", REPORT)
+    tell_files(folder, network, "predictions.png", REPORT, *[f"{HUB}/"] * isinstance(network, ArchFile))
     return RetrainResult(folder, folder / WEIGHTS, metrics["top1"])
 
 

@@ -1,7 +1,8 @@
 """Runs killed by SIGKILL at random moments and started again end with the bits of an unbroken run.
 
 ``PSVIT_KILLS=20 pytest tests/cli/test_killed.py -s`` kills each command 20 times. The default is one kill, of the
-commands that differ in how they go on, to keep the tests short. Each way to sample paths: ``tests/supernet/test_killed.py``.
+commands that differ in how they go on, to keep the tests short. Each way to sample paths:
+``tests/supernet/test_killed.py``.
 """
 
 import os

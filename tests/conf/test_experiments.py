@@ -98,15 +98,18 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Trained]:
 # ---------------------------------------------------------------------------------------------------- they train
 
 
-def slow_if_large(name: str) -> Any:
-    large = any(word in name for word in ("base", "small", "101"))
-    return pytest.param(name, marks=[pytest.mark.slow] if large else [])
+# of each kind: a sequence, a grid, torchvision's
+QUICK = ("psvit_1d_tiny_16", "deit_tiny_16_2d_both", "resnet18")
+
+
+def slow_but_for_some(name: str) -> Any:
+    return pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
 
 
 LARGEST_FIRST = sorted([*NAMED, SHAPES], key=lambda name: "base" not in name)
 
 
-@pytest.mark.parametrize("name", [slow_if_large(name) for name in LARGEST_FIRST])
+@pytest.mark.parametrize("name", [slow_but_for_some(name) for name in LARGEST_FIRST])
 def test_a_retraining_takes_two_steps(name: str, images: Path, tmp_path: Path, trained: list[Trained]) -> None:
     words = [f"experiment=retrain/{name}", f"data.root={images}", *SMALL, *(f"recipe.{word}" for word in TWO_STEPS)]
     config = settings("retrain", *words, f"--out={tmp_path}/run")

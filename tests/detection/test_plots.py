@@ -148,6 +148,7 @@ def test_no_image_is_refused(tmp_path):
         draw_detections([], [], [], NAMES, tmp_path / "sheet.png")
 
 
+@pytest.mark.slow
 def test_pyplot_is_left_alone(tmp_path):
     code = (
         "import sys, pathlib, torch, psvit.detection.plots as pictures;"

@@ -198,6 +198,7 @@ def test_pictures_are_1200_pixels_wide(tmp_path: Path) -> None:
             assert image.size[0] == 1200
 
 
+@pytest.mark.slow
 def test_pyplot_stays_unloaded(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, numpy, psvit.explain.plots as p;"

@@ -59,6 +59,7 @@ def test_torch_export_with_a_dynamic_batch(network: PSViT, tmp_path: Path) -> No
 
 
 @needs_onnx
+@pytest.mark.slow  # tests/deploy/test_export.py has it, too
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_onnx_with_a_dynamic_batch(network: PSViT, tmp_path: Path) -> None:
     import onnxruntime
@@ -77,6 +78,7 @@ def test_trace(network: PSViT) -> None:
     check(network, torch.jit.trace(network, images(2), check_trace=False))
 
 
+@pytest.mark.slow
 def test_compile_without_a_break_in_the_graph(network: PSViT) -> None:
     torch.compiler.reset()
     graphs = 0

@@ -86,6 +86,7 @@ def outcomes(config: FinalsConfig, epochs: int, layers: str) -> dict[str, np.nda
     return load_file(Path(config.out) / "networks" / f"{epochs}-epochs" / layers / "outcomes.safetensors")
 
 
+@pytest.mark.slow
 def test_each_round_keeps_the_half_that_is_better_on_its_images(whole: FinalsConfig, read: set[str]) -> None:
     record = FinalRecord.load(Path(whole.out) / "final.json")
     assert [(each.epochs, len(each.networks)) for each in record.rounds] == [(1, 4), (2, 2)]
@@ -102,6 +103,7 @@ def test_each_round_keeps_the_half_that_is_better_on_its_images(whole: FinalsCon
     assert (history.loc[[each.layers for each in record.control], "flops"] / record.flops - 1).abs().max() <= 0.02
 
 
+@pytest.mark.slow
 def test_the_claim_is_of_images_that_did_nothing_else(whole: FinalsConfig, supernet_run: Path) -> None:
     """The parts are found again from the losses that the record has of each."""
     record = FinalRecord.load(Path(whole.out) / "final.json")
@@ -124,6 +126,7 @@ def test_the_claim_is_of_images_that_did_nothing_else(whole: FinalsConfig, super
     assert first.loss == pytest.approx(outcomes(whole, 1, first.layers)["loss"][order[judges.part == 0]].mean())
 
 
+@pytest.mark.slow
 def test_the_winner_is_an_architecture_file_and_the_report_shows_it(whole: FinalsConfig) -> None:
     record, arch = FinalRecord.load(Path(whole.out) / "final.json"), load_arch(Path(whole.out) / "arch.json")
     assert str(arch.architecture) == record.layers

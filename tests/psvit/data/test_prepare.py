@@ -143,6 +143,7 @@ def test_any_number_of_processes_makes_the_same_bytes(make_folder, tmp_path: Pat
     assert len(list((tmp_path / "0").glob("train-*.bin"))) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_shards")
 def test_killed_at_any_moment_the_same_command_ends_with_the_same_bytes(make_folder, tmp_path: Path) -> None:
     """``PSVIT_KILLS=100`` kills more often."""

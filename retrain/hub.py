@@ -1,47 +1,51 @@
-"""A folder for a model hub: weights, architecture, preprocessing by timm's names, and a model card."""
+"""``hub/``: a folder for timm and for model hubs, with weights, architecture, preprocessing and a model card."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from psvit.archfile import ArchFile, load_arch
-from psvit.deploy.model import Model
-from psvit.intervals import Estimate
+from psvit.archfile import ArchFile
+from psvit.intervals import Estimate, share
 from psvit.retrain.artifacts import WEIGHTS
 from psvit.retrain.results import RetrainRecord
 from psvit.run.files import write_text
 from psvit.run.folder import recorded_command
 from psvit.units import format_quantity
 
-CARD = "README.md"
+HUB, CARD = "hub", "README.md"
 _CROP_MODES = {"cover": "center", "stretch": "squash"}  # of resizing -> what timm calls it
 
 
-def write_hub(folder: Path, arch_path: Path, model: Model, top1: Estimate, data: str, images: int) -> None:
+def write_hub(folder: Path, run: Path, arch: ArchFile, right: int, images: int, data: str) -> None:
     """Write the folder; the weights are a hard link to those of the run where the disk allows.
 
     Args:
-        arch_path: of the network; its weights lie beside it.
-        top1: on ``images`` test images of the dataset ``data``.
+        run: folder with the trained network's arch.json and weights.
+        arch: the network, which has met data.
+        right: how many of the ``images`` test images of the dataset ``data`` it takes for what they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _link(arch_path.parent / WEIGHTS, folder / WEIGHTS)
-    arch = load_arch(arch_path)
-    write_text(folder / "arch.json", arch_path.read_text(encoding="utf-8"))
-    write_text(folder / "config.json", json.dumps(timm_config(arch, model), indent=2) + "\n")
+    _link(run / WEIGHTS, folder / WEIGHTS)
+    write_text(folder / "arch.json", (run / "arch.json").read_text(encoding="utf-8"))
+    write_text(folder / "config.json", json.dumps(hub_config(arch), indent=2) + "\n")
     card = folder / CARD
-    write_text(card, _card(arch, arch_path.parent, model, top1, data, images, _licence(card)))
+    top1 = share(right, images)
+    assert top1 is not None  # a test split has images
+    write_text(card, _card(arch, run, top1, data, images, _licence(card)))
 
 
-def timm_config(arch: ArchFile, model: Model) -> dict[str, Any]:
-    """Classes and preprocessing under the keys that timm's config.json has."""
-    how = model.trained_on.preprocessing
+def hub_config(arch: ArchFile) -> dict[str, Any]:
+    """Network, classes and preprocessing under the keys of timm's config.json, and those of :mod:`psvit.timm`."""
+    assert arch.trained_on is not None
+    how = arch.trained_on.preprocessing
+    network = {"network": asdict(arch.spec), "layers": str(arch.architecture)}
     preprocessing = {
-        "input_size": [3, *model.image_size],
+        "input_size": [arch.spec.channels, *arch.image_size],
         "fixed_input_size": True,
         "mean": list(how.mean),
         "std": list(how.std),
@@ -49,12 +53,17 @@ def timm_config(arch: ArchFile, model: Model) -> dict[str, Any]:
         "crop_pct": how.crop,
         "crop_mode": _CROP_MODES[how.resize],
         "num_classes": arch.classes,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
     }
     return {
         "library_name": "psvit-search",
-        "architecture": arch.name,
+        "architecture": "psvit",
         "num_classes": arch.classes,
-        "label_names": list(model.class_names),
+        "num_features": arch.spec.widths[-1],
+        "label_names": list(arch.trained_on.class_names),
+        "model_args": network,
+        **network,
         "pretrained_cfg": preprocessing,
     }
 
@@ -65,14 +74,14 @@ def _licence(card: Path) -> str:
     return next((line for line in lines if line.startswith("license:")), "license: other # fill in")
 
 
-def _card(arch: ArchFile, run: Path, model: Model, top1: Estimate, data: str, images: int, licence: str) -> str:
+def _card(arch: ArchFile, run: Path, top1: Estimate, data: str, images: int, licence: str) -> str:
     """The model card, in Markdown: what it is, what it reaches, how it was made, how it is used."""
     record = RetrainRecord.load(run / "result.json") if (run / "result.json").is_file() else None
     budget, command = (arch.provenance or {}).get("budget"), recorded_command(run)
     facts = [
         ("Layers", f"`{arch.architecture}`"),
         ("Cost", f"{format_quantity(arch.cost.flops)} FLOPs, {format_quantity(arch.cost.params)} parameters"),
-        ("Images", f"{model.image_size[0]} x {model.image_size[1]} pixels, RGB"),
+        ("Images", f"{arch.image_size[0]} x {arch.image_size[1]} pixels, RGB"),
         ("Classes", f"{arch.classes:,}"),
         (f"Top-1 on {images:,} test images of {data}", str(top1)),
     ]
@@ -110,6 +119,15 @@ A vision transformer with token pooling and attention sharing (PSViT-{kind}, arX
 import psvit
 
 psvit.load("FOLDER").predict("picture.jpg")  # the most probable classes, with their probabilities
+```
+
+With timm, which takes it for one of its own models:
+
+```python
+import psvit.timm
+import timm
+
+timm.create_model("local-dir:FOLDER", pretrained=True)
 ```
 
 `arch.json` describes the network; the header of `model.safetensors` and `config.json` hold the names of its classes and
