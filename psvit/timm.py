@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from psvit.arch import Architecture, NetworkSpec
 from psvit.archfile import parse_network
-from psvit.data.transforms import EVAL_CROP
 from psvit.model import PSViT, as_map, interpolate_positions
+from psvit.preprocessing import EVAL_CROP
 from psvit.zoo import NETWORKS
 
 Pool = Literal["", "avg", "token"]

@@ -23,8 +23,8 @@ from psvit.data.loading import Batch, load
 from psvit.data.plan import Plan
 from psvit.data.record import DataRecord, Listed, Split
 from psvit.data.splits import Integers, stratified_split
-from psvit.data.transforms import EvalTransform, Normalize, TrainTransform, usual_preprocessing
-from psvit.preprocessing import Preprocessing, TrainedOn
+from psvit.data.transforms import EvalTransform, Normalize, TrainTransform
+from psvit.preprocessing import Preprocessing, TrainedOn, usual_preprocessing
 
 SPLITS = ("train", "search", "train+search", "test")
 

@@ -29,10 +29,6 @@ from psvit.run.random import numpy_rng
 
 Size = tuple[int, int]
 
-# A photograph is looked at in its middle: this share of its shorter side, the custom of ImageNet (224 of 256 pixels).
-EVAL_CROP = 0.875
-EVAL_CROP_FROM = 64  # pixels: smaller images have no margin to spare
-
 WARP_LIMIT = 1.5  # times the size that is seen: what is larger must be averaged over, or it would alias
 
 TRIES = 10  # boxes that are drawn until one fits into the image, as torchvision and timm do
@@ -57,13 +53,6 @@ class Normalize:
     def __call__(self, images: Tensor) -> Tensor:
         mean, std = send(np.array([self.mean, self.std], np.float32) * 255, images.device).view(2, 3, 1, 1)
         return images.float().sub_(mean).div_(std)
-
-
-def usual_preprocessing(mean: Colour, std: Colour, photographs: bool, size: Size) -> Preprocessing:
-    """How images of a dataset are scored by custom: of photographs seen at 64 px or more the middle alone."""
-    if photographs and min(size) >= EVAL_CROP_FROM:
-        return Preprocessing(mean, std, "cover", EVAL_CROP)
-    return Preprocessing(mean, std, "stretch", 1.0)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from psvit.data.config import AugmentConfig
-from psvit.data.transforms import EvalTransform, Normalize, TrainTransform, mix, uniforms, usual_preprocessing
+from psvit.data.transforms import EvalTransform, Normalize, TrainTransform, mix, uniforms
+from psvit.preprocessing import usual_preprocessing
 from psvit.run.random import seed_of
 
 PLAIN = Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
