@@ -88,8 +88,8 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     task = Task(feed, training_loss(recipe, teacher, config.distill), identity, validate, flops)
     with runtime.open(config, partial(data.record, test=True)) as run:
         main = runtime.processes.main
-        if notes and main and not (run.path / "checkpoint.pt").exists():
-            print("\n".join(notes))
+        if main and not run.begun:
+            print("\n".join([*data.overview(config.split, "test"), *notes]))
         trained = train(model, recipe, task, runtime, run)
         if not main:
             return RetrainResult(run.path, run.path / WEIGHTS, float("nan"))

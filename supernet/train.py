@@ -70,6 +70,8 @@ def train_supernet(config: TrainSupernetConfig, validate: Validate | None = None
     validate = validate or watch(config, space, data, runtime.device)
     task = Task(feed, loss, identity, validate, flops=mean_flops(sampler, space), partial=True)
     with runtime.open(config, data.record) as run:
+        if runtime.processes.main and not run.begun:
+            print("\n".join(data.overview("train", "search")))
         trained = train(supernet, recipe, task, runtime, run)
         if runtime.processes.main:
             about: dict[str, Any] = {"seed": config.seed, "sampling": config.sampling}

@@ -26,6 +26,7 @@ from psvit.data.data import Data, open_data
 from psvit.data.formats import open_image
 from psvit.data.images import FolderImages, Images
 from psvit.data.names import printable
+from psvit.data.overview import overview, standard_error
 from psvit.run.files import write_text
 from psvit.run.jobs import cores
 from psvit.run.progress import Counter as Bar
@@ -34,7 +35,6 @@ _COLUMNS = ["name", "size", "time", "sha256", "format", "mode", "height", "width
 _TOGETHER = 256  # images that are looked at between two words on the progress
 _SHOWN = 8  # classes, files and pairs that are named
 _LARGE = 160  # pixels of the shorter side from which a space for 224 px suits
-_RARE = 10  # times as many images in the largest class as in the smallest, from where that is said
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,8 @@ class CheckReport:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        splits = ", ".join(f"{number:,} to {_USES[name]}" for name, number in self.splits.items())
-        yield f"{self.dataset}: {len(self.classes):,} classes; {splits}"
-        fewest, most = (pick(self.classes, key=lambda name: self.classes[name]) for pick in (min, max))
-        yield (
-            f"images per class: {self.classes[fewest]:,} ({printable(fewest)}) to {self.classes[most]:,} "
-            f"({printable(most)})"
-        )
-        if self.classes[most] >= _RARE * self.classes[fewest]:
-            yield "    the classes are far from even: top-1 may be high for knowing the large ones alone"
+        about = list(overview(self.dataset, self.classes, self.splits))
+        yield from about[:-1]
         yield f"formats: {_counts(self.formats)}; modes: {_counts(self.modes)}"
         if self.heights and self.widths:
             sizes = zip(self.heights, self.widths, strict=True)
@@ -111,8 +104,7 @@ class CheckReport:
             yield f"pixels, height x width: median {middle}, from {smallest} to {largest}"
             suits = "space=2d_tiny_8 (224 px)" if min(self.heights[1], self.widths[1]) >= _LARGE else "space=2d_mini_4"
             yield f"    a space that suits them: {suits}"
-        images = self.splits["search"]
-        yield f"search split: {images:,} images; a top-1 of 0.9 there has a standard error of {self.error:.4f}"
+        yield about[-1]
         yield from self._faults()
 
     def _faults(self) -> Iterator[str]:
@@ -128,9 +120,6 @@ class CheckReport:
                 yield from (f"    {', '.join(map(printable, group[:4]))}" for group in groups[:_SHOWN])
         if not self.unreadable and not self.repeated:
             yield "every image can be read, and none is there twice"
-
-
-_USES = {"train": "learn from", "search": "search by", "test": "test on"}
 
 
 def check(config: CheckConfig) -> CheckReport:
@@ -176,7 +165,7 @@ def summarise(data: Data, sizes: Mapping[str, int], looks: Mapping[str, Look]) -
         widths=_spread([look.width for look in whole]),
         unreadable={name: look.fault for name, look in looks.items() if look.fault is not None},
         repeated=[group for group in same.values() if len(group) > 1],
-        error=float(np.sqrt(0.9 * 0.1 / sizes["search"])),
+        error=standard_error(sizes["search"]),
     )
 
 

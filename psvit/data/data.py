@@ -20,6 +20,7 @@ from psvit.data.config import AugmentConfig, DataConfig
 from psvit.data.datasets import open_dataset
 from psvit.data.images import Dataset, Images
 from psvit.data.loading import Batch, load
+from psvit.data.overview import overview
 from psvit.data.plan import Plan
 from psvit.data.record import DataRecord, Listed, Split
 from psvit.data.splits import Integers, stratified_split
@@ -186,6 +187,12 @@ class Data:
             "images": len(indices),
             "sha256": digest.hexdigest(),
         }
+
+    def overview(self, *splits: str) -> list[str]:
+        """Lines on what is read, and as what; the first split is what is learned from."""
+        counts = np.bincount(self.labels(splits[0]), minlength=self.classes).tolist()
+        classes = dict(zip(self.class_names, counts, strict=True))
+        return list(overview(self.config.name, classes, {split: self.size(split) for split in splits}))
 
     def record(self, test: bool = False) -> DataRecord:
         """What a run is made on; images are not decoded.

@@ -115,10 +115,14 @@ class RunFolder:
                 self.path.rmdir()
         self._release()
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything lies here beside what every run begins with: a resumed run, or one that is done."""
+        return not {path.name for path in self.path.iterdir()} <= {*RECORDS, ".lock"}
+
     def _is_unused(self) -> bool:
         """Whether this is a run in which nothing was done."""
-        names = {path.name for path in self.path.iterdir()}
-        return "versions.json" in names <= {*RECORDS, ".lock"}
+        return (self.path / "versions.json").exists() and not self.begun
 
     def _take(self) -> None:
         try:

@@ -71,9 +71,12 @@ def test_both_weights_give_their_top1_by_hand_and_by_evaluate(made: RetrainResul
     assert torch.equal(network.head.weight, checkpoint["ema"]["head.weight"])
 
 
-def test_held_out_images_are_watched_only_on_demand(config: RetrainConfig, tmp_path: Path) -> None:
+def test_held_out_images_are_watched_only_on_demand(
+    config: RetrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     held = replace(config, out=str(tmp_path / "run"), hold_out=True, recipe=replace(config.recipe, epochs=1))
     folder = retrain(held).folder
+    assert capsys.readouterr().out.startswith("digits: 10 classes; 1,295 to learn from, 359 to test on\n")
     header = (folder / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"search_top1", "search_loss", "ema_search_top1", "ema_search_loss"} <= set(header)
     assert "search_top1" not in (Path(config.out) / "metrics.csv").read_text()

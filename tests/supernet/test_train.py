@@ -41,6 +41,19 @@ def test_a_run_leaves_a_supernet_that_learned(supernet_run: Path, supernet_confi
     assert metrics["inherited_top1"].between(0, 1).all()
 
 
+def test_a_new_run_says_what_it_reads_and_a_resumed_one_does_not(
+    supernet_config: TrainSupernetConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = replace(supernet_config.recipe, epochs=1)
+    config = replace(supernet_config, out=str(tmp_path / "run"), recipe=recipe, watch=0)
+    train_supernet(config)
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "digits: 10 classes; 1,295 to learn from, 143 to search by"
+    assert second == "images per class: 125 (8) to 131 (1)"
+    train_supernet(config)
+    assert "to learn from" not in capsys.readouterr().out
+
+
 def test_a_finished_run_is_left_as_it_is(supernet_run: Path, supernet_config: TrainSupernetConfig) -> None:
     before = (supernet_run / "supernet.safetensors").read_bytes()
     train_supernet(supernet_config)
