@@ -31,22 +31,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         status = _dispatch(words)
-        if sys.stdout is not None:  # as where it was closed
+        if status == 0 and sys.stdout is not None:  # as where it was closed
             sys.stdout.flush()  # here, where its faults are said
-        return status
     except UsageError as error:
         complain(str(error))
-        return 2
+        status = 2
     except KeyboardInterrupt:
-        return 130
+        status = 130
     except BrokenPipeError:  # as `psvit-search paper | head` leaves it: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        status = 141
     except Exception as error:  # a fault of ours, or of the machine, that no reader has foreseen
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         complain(unexpected(error))
-        return 2
+        status = 2
+    if status:
+        _let_go_of_output()
+    return status
+
+
+def _let_go_of_output() -> None:
+    """Write what can be written; Python would fail on the rest once more at its end, in words of its own."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(words: list[str]) -> int:

@@ -105,8 +105,9 @@ class History:
         Raises:
             ValueError: the disk is full or not writable.
         """
-        rows = [trial.row(number) for number, trial in enumerate(trials, start=len(self) + 1)]
-        sealed = (HISTORY.seal(",".join(map(str, row.values()))) for row in rows)  # str(float) is exact
+        rows = {number: trial.row(number) for number, trial in enumerate(trials, start=len(self) + 1)}
+        # str(float) is exact
+        sealed = (HISTORY.seal(number, ",".join(map(str, row.values()))) for number, row in rows.items())
         lines = "".join(f"{line}\n" for line in sealed).encode()
         if not self._end:
             write_text(self.path, f"{HISTORY.header}\n")
@@ -134,7 +135,7 @@ class History:
             )
         for number, line in enumerate(lines, start=1):
             try:
-                values = HISTORY.unseal(line.rstrip("\n"))
+                values = HISTORY.unseal(number, line.rstrip("\n"))
                 index, layers, flops, params, top1, loss, num_images, generation, *folds = values.split(",")
                 if len(folds) != len(FOLD_COLUMNS):
                     raise ValueError(f"it has {8 + len(folds)} values, not {len(HISTORY.columns)}")

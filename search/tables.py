@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from psvit.run.files import write_text
+from psvit.run.records import shown
 from psvit.search.crossfit import FOLDS
 
 _TYPES = {int: "int64", str: "str"}
@@ -25,8 +26,9 @@ class Table:
         what: the file is called so in messages.
         columns: name -> int, float or str; a float may be NaN.
         remedy: what to do about a file that cannot be read.
-        sealed: whether each line ends with the CRC32 of all that stands before it, in hexadecimal digits: a number that
-            was changed, by a disk or in an editor, would else be believed.
+        sealed: whether each line ends with the CRC32 of its row's number, from 1, and all that stands before it, in
+            hexadecimal digits: a value that was changed, by a disk or in an editor, or a row that was lost, would else
+            be believed.
     """
 
     what: str
@@ -39,12 +41,12 @@ class Table:
         """The first line of the file."""
         return ",".join([*self.columns, *([_SEAL] if self.sealed else [])])
 
-    def seal(self, line: str) -> str:
-        """A line of values as it stands in the file."""
-        return f"{line},{_crc32(line)}" if self.sealed else line
+    def seal(self, row: int, values: str) -> str:
+        """The values of a row, from 1, as they stand in the file."""
+        return f"{values},{_crc32(row, values)}" if self.sealed else values
 
-    def unseal(self, line: str) -> str:
-        """The values of a line of the file.
+    def unseal(self, row: int, line: str) -> str:
+        """The values of a row, from 1, by its line in the file.
 
         Raises:
             ValueError: they are not those that were written.
@@ -52,16 +54,16 @@ class Table:
         if not self.sealed:
             return line
         values, _, found = line.rpartition(",")
-        if found != _crc32(values):
-            raise ValueError(f"its checksum {found} is not that of its values, {_crc32(values)}")
+        if found != (expected := _crc32(row, values)):
+            raise ValueError(f"its checksum {shown(found)} is not {expected}, that of its values in this place")
         return values
 
     def _unsealed(self, lines: Iterable[str]) -> Iterator[str]:
-        for number, line in enumerate(lines, start=2):
+        for row, line in enumerate(lines, start=1):
             try:
-                yield self.unseal(line)
+                yield self.unseal(row, line)
             except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from None
+                raise ValueError(f"line {row + 1}: {error}") from None
 
     def read(self, path: Path) -> pd.DataFrame:
         """The whole lines of a file; a last one that was cut short, since the search runs or was killed, is left out.
@@ -94,11 +96,12 @@ class Table:
         """
         assert tuple(frame.columns) == tuple(self.columns), f"{path.name} has columns of its own"
         lines = frame.to_csv(index=False, header=False, na_rep="nan", lineterminator="\n").splitlines()
-        write_text(path, "".join(f"{line}\n" for line in [self.header, *map(self.seal, lines)]))
+        sealed = [self.seal(row, line) for row, line in enumerate(lines, start=1)]
+        write_text(path, "".join(f"{line}\n" for line in [self.header, *sealed]))
 
 
-def _crc32(line: str) -> str:
-    return f"{zlib.crc32(line.encode()):08x}"
+def _crc32(row: int, values: str) -> str:
+    return f"{zlib.crc32(f'{row},{values}'.encode()):08x}"
 
 
 # of each fold of the images: how many are classified correctly, and the sum of their losses (search/crossfit.py)

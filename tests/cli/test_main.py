@@ -60,9 +60,11 @@ def test_nobody_reads_on() -> None:
 
 
 @pytest.mark.parametrize("words", [["--version"], ["inspect", "deit_tiny_16"]])
-def test_a_full_disk_behind_the_output_is_one_line(words: list[str]) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_the_output_is_one_line(words: list[str], unbuffered: str) -> None:
+    command, environment = [sys.executable, "-m", "psvit", *words], os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-m", "psvit", *words], stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
     assert done.returncode == 2
     assert done.stderr == (
         "psvit-search: cannot write: No space left on device; free some space, or redirect the output to a place with "

@@ -1,0 +1,215 @@
+"""Every reader of files, with a whole sample of what it reads, made by the commands themselves."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from psvit import api
+from psvit.archfile import load_arch
+from psvit.cli.main import main
+from psvit.data.config import DataConfig
+from psvit.data.data import open_data
+from psvit.data.decode import read_image
+from psvit.data.idx import read_idx
+from psvit.data.record import DataRecord
+from psvit.deploy.model import load
+from psvit.detection.coco import open_coco
+from psvit.detection.data_config import CocoConfig
+from psvit.engine.checkpoint import load_checkpoint
+from psvit.engine.outcomes import ImageOutcomes
+from psvit.retrain.fit import load_trained
+from psvit.retrain.results import RetrainRecord
+from psvit.run.folder import RunFolder
+from psvit.search.history import HistoryRecord
+from psvit.search.pick import read_scored
+from psvit.search.records import RaceRecord, SearchRecord
+from psvit.search.tables import FRONT, HISTORY, TOP
+from psvit.supernet.checkpoint import TrainedSupernet
+
+TINY = ("recipe.epochs=1", "recipe.warmup_epochs=0", "recipe.batch_size=720")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader and its sample.
+
+    Attributes:
+        name: of the row in the table.
+        path: of the sample.
+        read: gives what was read, as something that can be compared by ``repr``.
+        sealed: whether a change must not go unnoticed.
+        rows: whether rows are read, and those that are there of a file that was cut short.
+        costly: whether a reading takes a tenth of a second or more.
+    """
+
+    name: str
+    path: Path
+    read: Callable[[], Any]
+    sealed: bool = False
+    rows: bool = False
+    costly: bool = False
+
+
+def make_samples(folder: Path) -> None:
+    """One small job of each kind, below ``folder``."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        common = {"runs": str(folder / "runs"), "name": "x"}
+        run = api.train_supernet(*TINY, "space.cells=2", "watch=0", **common)
+        found = api.exhaustive("search.baseline=5", supernet=str(run), flops="5M", **common)
+        race = ("search.baseline=5", "search.race=true", "search.race_keep=1", "search.rank_by=top1")
+        api.exhaustive(*race, f"out={folder / 'race'}", supernet=str(run), flops="5M")
+        made = api.retrain(*TINY, arch=str(found.folder / "arch.json"), **common)
+        api.export(model=str(made.folder), to="torch-export,onnx", save=str(folder / "export"))
+        main(f"detect shapes --save {folder}/shapes --num-images 4 --num-val-images 2 singles=0".split())
+        main(["prepare-data", "data=digits", "--save", str(folder / "packed"), "store=raw", "size=16"])
+    _write_pictures(folder)
+
+
+def _write_pictures(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    (folder / "pictures").mkdir()
+    for name in ("a.png", "a.jpg", "a.gif", "a.webp", "a.bmp", "a.tiff", "a.ppm", "a.jp2"):
+        picture = Image.fromarray(rng.integers(0, 256, (19, 23, 3), np.uint8))
+        picture.save(folder / "pictures" / name)
+    lines, images = ["file,label,split"], folder / "csv"
+    (images / "pictures").mkdir(parents=True)
+    (folder / "tars").mkdir()
+    with tarfile.open(folder / "tars/train-000000.tar", "w") as tar:
+        for number in range(24):
+            picture = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(picture, "png")
+            (images / f"pictures/{number}.png").write_bytes(picture.getvalue())
+            lines.append(f"pictures/{number}.png,{'ab'[number % 2]},{('train', 'train', 'test')[number % 3]}")
+            for ending, content in (("png", picture.getvalue()), ("cls", str(number % 2).encode())):
+                member = tarfile.TarInfo(f"{number}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    (images / "list.csv").write_text("\n".join(lines) + "\n")
+    pixels = rng.integers(0, 256, (3, 5, 5), np.uint8)
+    (folder / "images-idx3-ubyte").write_bytes(
+        bytes([0, 0, 8, 3, *(0, 0, 0, 3), *(0, 0, 0, 5), *(0, 0, 0, 5)]) + pixels.tobytes()
+    )
+
+
+def readers(folder: Path) -> list[Reader]:
+    """All of them, on the samples below ``folder``."""
+    run = folder / "runs/x"
+    supernet, search, retrain = run / "supernet", run / "exhaustive-5M", run / "retrain"
+    settings = yaml.safe_load((search / "config.yaml").read_text())
+
+    def records(name: str, path: Path, kind: Any) -> Reader:
+        return Reader(name, path, lambda: kind.load(path).to_json())
+
+    def table(name: str, kind: Any) -> Reader:
+        return Reader(name, search / name, lambda: kind.read(search / name).to_numpy().tolist(), sealed=True, rows=True)
+
+    def picture(path: Path) -> Reader:
+        return Reader(f"picture {path.suffix}", path, lambda: read_image(path).numpy().tobytes())
+
+    def data(name: str, root: Path, path: Path) -> Reader:
+        return Reader(name, path, lambda: _images(DataConfig(name, str(root), workers=0)))
+
+    return [
+        Reader("arch.json", search / "arch.json", lambda: load_arch(search / "arch.json").about()),
+        records("data.json", supernet / "data.json", DataRecord),
+        records("history.json", search / "history.json", HistoryRecord),
+        records("result.json of a search", search / "result.json", SearchRecord),
+        records("result.json of retrain", retrain / "result.json", RetrainRecord),
+        records("rounds.json of a race", folder / "race/rounds.json", RaceRecord),
+        table("history.csv", HISTORY),
+        table("front.csv", FRONT),
+        table("top.csv", TOP),
+        Reader("history.csv, by pick", search / "history.csv", lambda: _scored(search), sealed=True, rows=True),
+        Reader("config.yaml of a run", search / "config.yaml", lambda: _enter(search, settings), sealed=True),
+        Reader("supernet.safetensors", supernet / "supernet.safetensors", lambda: _supernet(supernet), costly=True),
+        Reader("model.safetensors", retrain / "model.safetensors", lambda: _weights(retrain), costly=True),
+        Reader("outcomes.safetensors", retrain / "outcomes.safetensors", lambda: _outcomes(retrain)),
+        Reader("checkpoint.pt", retrain / "checkpoint.pt", lambda: _checkpoint(retrain), sealed=True, costly=True),
+        Reader("model.pt2", folder / "export/model.pt2", lambda: _exported(folder / "export/model.pt2"), costly=True),
+        Reader(
+            "model.onnx", folder / "export/model.onnx", lambda: _exported(folder / "export/model.onnx"), costly=True
+        ),
+        Reader(
+            "list.csv",
+            folder / "csv/list.csv",
+            lambda: _images(DataConfig("csv", str(folder / "csv/list.csv"), workers=0)),
+        ),
+        data("webdataset", folder / "tars", folder / "tars/train-000000.tar"),
+        data("packed", folder / "packed", folder / "packed/index.json"),
+        Reader("shapes, COCO's listing", *_coco(folder / "shapes")),
+        Reader("idx", folder / "images-idx3-ubyte", lambda: read_idx(folder / "images-idx3-ubyte").tobytes()),
+        *(picture(path) for path in sorted((folder / "pictures").iterdir())),
+    ]
+
+
+def _enter(search: Path, settings: dict[str, Any]) -> str:
+    """A run folder taken again with the settings that it was made with."""
+    with RunFolder(search, settings):
+        return "entered"
+
+
+def _scored(search: Path) -> list[Any]:
+    rows: list[Any] = read_scored(search).frame.to_numpy().tolist()
+    return rows
+
+
+def _supernet(run: Path) -> bytes:
+    trained = TrainedSupernet.open(run)
+    return b"".join(tensor.numpy().tobytes() for tensor in trained.load().state_dict().values())
+
+
+def _weights(run: Path) -> bytes:
+    network = load_trained(load_arch(run / "arch.json"), run / "model.safetensors")
+    return b"".join(tensor.numpy().tobytes() for tensor in network.state_dict().values())
+
+
+def _outcomes(run: Path) -> bytes:
+    return b"".join(value.tobytes() for value in vars(ImageOutcomes.load(run / "outcomes.safetensors")).values())
+
+
+def _checkpoint(run: Path) -> str:
+    import torch
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.numpy().tobytes()
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return repr(plain(load_checkpoint(run / "checkpoint.pt")))
+
+
+def _exported(path: Path) -> bytes:
+    model = load(path)
+    picture = np.full((*model.image_size, 3), 100, np.uint8)
+    return repr(model.predict(picture)).encode()
+
+
+def _images(config: DataConfig) -> bytes:
+    data = open_data(config)
+    parts = []
+    for split in ("train", "search", "test"):
+        parts += [data.labels(split).tobytes(), data.image(split, 0).numpy().tobytes()]
+    return b"".join([*parts, repr(data.class_names).encode()])
+
+
+def _coco(root: Path) -> tuple[Path, Callable[[], Any]]:
+    config = CocoConfig()
+    listing = root / config.train_annotations
+
+    def read() -> str:
+        images = open_coco(root / config.train_images, listing)
+        return repr([images[index] for index in range(len(images))])
+
+    return listing, read
