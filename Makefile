@@ -4,6 +4,7 @@
 # make test-slow                  those that `make test` leaves out
 # make test-oldest                `make test` on Python 3.11 and the oldest releases that pyproject.toml allows
 # make test-newest                `make test` on the newest releases that pip finds today
+# make campaign [MINUTES=60]      damaged files for every reader, and a table of what became of them
 # make check                      ruff and mypy
 # make lock                       renew requirements.lock, by which all but the oldest and newest are installed
 # make clean                      remove environments, caches and build files; runs/ stays
@@ -17,12 +18,13 @@ VENV ?= .venv
 SEED ?= 0
 FLOPS ?= 5M
 PYTEST ?=
+MINUTES ?= 60
 
 PIP := bin/python -m pip --disable-pip-version-check
 RUN_TESTS := bin/python -m pytest -n auto --maxprocesses 8
 FAST := -m "not slow"
 
-.PHONY: help demo test test-all test-slow test-oldest test-newest check lock clean
+.PHONY: help demo test test-all test-slow test-oldest test-newest campaign check lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -72,6 +74,9 @@ test-newest:
 	.venv-newest/$(PIP) install --quiet -e '.[test]'
 	.venv-newest/bin/python -m pip freeze
 	.venv-newest/$(RUN_TESTS) $(FAST) $(PYTEST)
+
+campaign: $(VENV)/installed
+	$(VENV)/bin/python -m tests.faults.campaign --minutes $(MINUTES)
 
 check: $(VENV)/installed
 	@echo "==> ruff: faults and format"

@@ -36,7 +36,7 @@ def complain(line: str) -> None:
     What a name or a stranger's text in it would do to the terminal, or to a second line, is escaped.
     """
     rank = f" (process {os.environ['RANK']})" if os.environ.get("RANK", "0") != "0" else ""
-    print(f"psvit-search{rank}: {printable(line)}", file=sys.stderr)
+    print(f"psvit-search{rank}: {printable(line, most=None)}", file=sys.stderr)
 
 
 def check_working_folder() -> None:

@@ -33,7 +33,9 @@ def _check_stage(stage: int, letters: str, allowed: str) -> None:
     map_at_hand = False
     for cell, letter in enumerate(letters, start=1):
         if letter not in allowed:
-            raise ValueError(f"stage {stage}, cell {cell}: unknown layer {letter!r}; use one of {', '.join(allowed)}")
+            raise ValueError(
+                f"stage {stage}, cell {cell}: unknown layer {letter!r:.60}; use one of {', '.join(allowed)}"
+            )
         if letter == SHARING and not map_at_hand:
             raise ValueError(
                 f"stage {stage}, cell {cell}: a sharing layer needs an earlier basic layer in its stage; make it basic"
@@ -163,11 +165,11 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in ("1d", "2d"):
-            raise ValueError(f"kind is {self.kind!r}; use 1d or 2d")
+            raise ValueError(f"kind is {self.kind!r:.60}; use 1d or 2d")
         if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling is {self.pooling!r}; use one of {', '.join(POOLINGS)}")
+            raise ValueError(f"pooling is {self.pooling!r:.60}; use one of {', '.join(POOLINGS)}")
         if self.readout not in ("mean", "class_token"):
-            raise ValueError(f"readout is {self.readout!r}; use mean or class_token")
+            raise ValueError(f"readout is {self.readout!r:.60}; use mean or class_token")
         if self.readout == "class_token" and self.kind == "2d":
             raise ValueError("a 2d network has no class token to read out; use readout=mean, or kind=1d")
         for field, most in _MOST.items():

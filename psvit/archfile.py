@@ -187,7 +187,7 @@ def parse_network(value: Any) -> NetworkSpec:
         given = asdict(SPACES[name] if name in SPACES else NETWORKS[name][0]) | given
     missing = {"kind", "image_size", "patch_size", "widths", "heads", "classes"} - given.keys()
     if missing:
-        raise ValueError(f"$.network: lacks {', '.join(sorted(missing))}, and the name {name!r} is not a known one")
+        raise ValueError(f"$.network: lacks {', '.join(sorted(missing))}, and the name {name!r:.60} is not a known one")
     try:
         return NetworkSpec(**given)
     except ValueError as error:
@@ -204,7 +204,7 @@ def _parse_stages(value: Any) -> Architecture:
             where = f"$.stages[{stage}][{cell}]"
             require(layer, str, where)
             if layer not in (LAYER_NAMES[BASIC], LAYER_NAMES[SHARING]):
-                raise ValueError(f"{where}: unknown layer {layer!r}; use basic or sharing")
+                raise ValueError(f"{where}: unknown layer {layer!r:.60}; use basic or sharing")
             word += LAYER_LETTERS[layer]
         words.append(word)
     try:
@@ -219,4 +219,4 @@ def _check_path(text: str, architecture: Architecture) -> None:
     except ValueError as error:
         raise ValueError(f"$.origin.path: {error}") from None
     if path.architecture != architecture:
-        raise ValueError(f"$.origin.path: is {text}, a different architecture from $.stages")
+        raise ValueError(f"$.origin.path: is {text:.120}, a different architecture from $.stages")

@@ -156,7 +156,7 @@ def find_arch(text: str) -> ArchFile:
         begin = [other for other in known if name and other.startswith(name)]
         close = " or ".join(begin[:4] or get_close_matches(name, known, n=3))
         hint = f"did you mean {close}?" if close else f"give an arch.json, or one of {', '.join(known)}"
-        raise ValueError(f"no network is named {name!r}; {hint}")
+        raise ValueError(f"no network is named {name!r:.200}; {hint}")
     if not colon:
         raise ValueError(f"{name} is a space of many networks; give its layers, such as {name}:BSB-BB-B")
     try:

@@ -42,7 +42,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name, known in (("resize", RESIZES), ("interpolation", ("bicubic",)), ("channels", ("RGB",))):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {' or '.join(known)}")
+                raise ValueError(f"{name} is {getattr(self, name)!r:.60}; it must be {' or '.join(known)}")
         if not 0 < self.crop <= 1 or (self.resize == "stretch" and self.crop != 1):
             raise ValueError(f"crop is {self.crop}; it must be a share above 0, and 1 where images are stretched")
         if not all(map(math.isfinite, self.mean)) or not all(0 < value < math.inf for value in self.std):

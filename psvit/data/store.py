@@ -13,6 +13,7 @@ checked; ``packed.py`` reads the images.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +26,11 @@ from numpy.typing import NDArray
 
 from psvit.data.splits import Integers
 from psvit.run.files import sha256
+from psvit.run.records import read_object, shown
 
-FORMAT, VERSION = "psvit-cache", 1
+FORMAT, VERSION = "psvit-cache", 2  # 1 had no digest of its own
+_DIGEST = "sha256"
+_MOST_BYTES = 2**30  # of index.json: each shard and each image that was skipped takes a line
 INDEX = "index.json"
 SPLITS = ("train", "test")
 _AGAIN = "run the prepare-data command that made the cache again to rewrite them"
@@ -107,9 +111,11 @@ class Index:
                 yield shard_name(split, number), shard
 
     def to_json(self) -> str:
+        """The content of the file; its last key is the SHA-256 of all others."""
         described = {name: file._asdict() for name, file in self.files()}
         fields = {key: value for key, value in vars(self).items() if key not in ("tables", "shards")}
-        return json.dumps({"format": FORMAT, "version": VERSION, **fields, "files": described}, indent=1) + "\n"
+        content = {"format": FORMAT, "version": VERSION, **fields, "files": described}
+        return json.dumps(content | {_DIGEST: _digest(content)}, indent=1) + "\n"
 
 
 def read_index(root: Path) -> Index:
@@ -125,20 +131,21 @@ def read_index(root: Path) -> Index:
             f"data.root=FOLDER --save {root} makes or resumes one"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        content = read_object(path, most_bytes=_MOST_BYTES)
+        if content.get("format") != FORMAT:
             raise ValueError("it is not the index of a cache")
-    except (OSError, ValueError) as error:
+        if content.get("version") != VERSION:
+            raise ValueError(f"it has version {shown(content.get('version'))}; this program reads {VERSION}")
+        if content.pop(_DIGEST, None) != _digest(content):
+            raise ValueError("its values are not those that were written")
+    except ValueError as error:
         raise ValueError(f"cannot read {path} ({error}); make a new cache in another folder") from error
-    if content.get("version") != VERSION:
-        raise ValueError(
-            f"{path} has version {content.get('version')!r}; this program reads {VERSION}; use the psvit-search "
-            "that made it, or make a new cache"
-        )
     try:
         files = {name: Described(int(file["bytes"]), str(file["sha256"])) for name, file in content["files"].items()}
         tables = {split: files[f"{split}.npz"] for split in SPLITS if f"{split}.npz" in files}
         counts = {split: sum(name.startswith(f"{split}-") for name in files) for split in tables}
+        if content["settings"]["store"] not in ("jpeg", "raw"):
+            raise ValueError("store must be jpeg or raw")
         return Index(
             tuple(map(str, content["class_names"])),
             None if content["image_size"] is None else _tuple(content["image_size"], 2, int),
@@ -152,8 +159,13 @@ def read_index(root: Path) -> Index:
             {split: [files[shard_name(split, number)] for number in range(counts[split])] for split in tables},
             dict(content["skipped"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}); make a new cache in another folder") from error
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{path} is damaged ({error!r:.200}); make a new cache in another folder") from error
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the values of index.json, however they are laid out in the file."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _tuple(values: Any, length: int, kind: type) -> Any:

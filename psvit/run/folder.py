@@ -31,6 +31,8 @@ WITHOUT_EFFECT = (
 )
 
 
+_MOST_TOLD, _MOST_CHARACTERS = 12, 120  # differences that a message names, and characters of a value
+_MOST_BYTES, _MOST_VALUES = 2**20, 10_000  # of config.yaml: ours has some thousands and a hundred
 RECORDS = ("config.yaml", "versions.json", "command.txt", "data.json")
 """What is in a run folder before anything was done."""
 
@@ -64,11 +66,18 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(recorded: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     """What differs between two nested dicts of plain values, one phrase a key: ``recipe.lr was 0.1 and is 0.2``."""
     there, here = flatten(recorded), flatten(asked)
-    return [
-        f"{key} was {there.get(key, 'not set')} and is {here.get(key, 'not set')}"
+    changed = [
+        f"{key:.80} was {_told(there, key)} and is {_told(here, key)}"
         for key in dict.fromkeys([*there, *here])
         if key not in there or key not in here or there[key] != here[key]
     ]
+    return changed if len(changed) <= _MOST_TOLD else [*changed[:_MOST_TOLD], f"{len(changed) - _MOST_TOLD} more"]
+
+
+def _told(values: dict[str, Any], key: str) -> str:
+    """A value in a message: all of it, unless nobody would have written it."""
+    text = str(values[key]) if key in values else "not set"
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
 
 
 class RunFolder:
@@ -162,18 +171,36 @@ class RunFolder:
             write_text(self.path / "command.txt", f"{command}\n")
 
     def _compare(self, path: Path, asked: dict[str, Any]) -> None:
+        remedy = "repair it, or use name=... or out=... for a new run"
         try:
-            recorded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not YAML; repair it, or use name=... or out=... for a new run") from error
-        if not isinstance(recorded, dict):
-            raise ValueError(f"{path} records no settings; repair it, or use name=... or out=... for a new run")
-        changed = differences(_binding(recorded), _binding(asked))
+            with open(path, "rb") as file:
+                content = file.read(_MOST_BYTES + 1)
+            if len(content) > _MOST_BYTES:
+                raise ValueError("it is too large")
+            recorded = yaml.safe_load(content.decode())
+            if not isinstance(recorded, dict):
+                raise ValueError("it records no settings")
+            _check_amount(recorded)
+            changed = differences(_binding(recorded), _binding(asked))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{path} is not YAML of settings ({reason}); {remedy}") from error
         if changed:
             raise ValueError(
                 f"{self.path} holds a run with other settings: {'; '.join(changed)}. "
                 "Use name=... or out=... for a new run, or the old settings to resume"
             )
+
+
+def _check_amount(document: Any) -> None:
+    """Refuse what is small in the file and large in memory: YAML's aliases can repeat a value, and that one again."""
+    pending, seen = [document], 0
+    while pending:
+        value = pending.pop()
+        seen += 1
+        if seen > _MOST_VALUES:
+            raise ValueError("it holds too many values")
+        pending += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _binding(config: dict[str, Any]) -> dict[str, Any]:

@@ -89,8 +89,11 @@ class Record:
             raise ValueError(f"{path}: {error}; {cls.remedy}") from None
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, most_bytes: int | None = None) -> dict[str, Any]:
     """The object that a JSON file holds.
+
+    Args:
+        most_bytes: that it may have; None is what a record may.
 
     Raises:
         ValueError: there is no such file, it is no regular one, too large, not UTF-8, no JSON, or holds no object. The
@@ -101,10 +104,11 @@ def read_object(path: Path) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise ValueError("is not a regular file")
     try:
+        most = MOST_BYTES if most_bytes is None else most_bytes
         with open(path, "rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise ValueError(f"is larger than {MOST_BYTES >> 20} MiB")
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise ValueError(f"is larger than {most >> 20} MiB")
         document = json.loads(content.decode())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"cannot be read as JSON ({error})") from None
@@ -157,7 +161,7 @@ def require_object(value: Any, where: str, known: set[str], required: set[str]) 
     require(value, dict, where)
     unknown = sorted(value.keys() - known)
     if unknown:
-        raise ValueError(f"{where}.{unknown[0]}: unknown key; known are {', '.join(sorted(known))}")
+        raise ValueError(f"{below(where, unknown[0])}: unknown key; known are {', '.join(sorted(known))}")
     missing = sorted(required - value.keys())
     if missing:
         raise ValueError(f"{where}.{missing[0]}: is missing")
@@ -165,8 +169,16 @@ def require_object(value: Any, where: str, known: set[str], required: set[str]) 
 
 def shown(value: Any) -> str:
     """A faulty value for a message, on one line and not too long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else "a value too large to write"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def below(where: str, key: str) -> str:
+    """The place of a key in an object, whatever somebody has called it."""
+    return f"{where}.{key if key.isidentifier() and key.isascii() and len(key) <= _SHOWN else shown(key)}"
 
 
 # ---------------------------------------------------------------------------------------------------- typed values
@@ -205,13 +217,16 @@ def typed(kind: Any, value: Any, where: str) -> Any:
         return _typed_tuple(arguments, value, where)
     if origin is dict:
         require(value, dict, where)
-        return {key: typed(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: typed(arguments[1], item, below(where, key)) for key, item in value.items()}
     if hasattr(kind, "from_json"):
         return kind.from_json(value, where)
     if isinstance(kind, type) and is_dataclass(kind):
         return _read_fields(kind, value, where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{where}: is {shown(value)}; it is too large") from None
     require(value, kind, where)
     return value
 

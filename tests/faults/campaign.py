@@ -11,6 +11,7 @@ makes the file of one seed again. What once failed lies in ``corpus/`` and is tr
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import os
 import random
@@ -89,37 +90,45 @@ def _parts(reader: Reader) -> list[str]:
     return list(map(repr, found)) if reader.rows else [repr(found)]
 
 
-def _work(reader: Reader, whole: bytes, expected: Sequence[str], seeds: range, pipe: Connection) -> None:
+def _work(folder: Path, name: str, whole: bytes, expected: Sequence[str], seeds: range, pipe: Connection) -> None:
     """In a process of its own, which may crash or hang: try seeds, and tell each before and after."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    (reader,) = (each for each in readers(folder) if each.name == name)
     for seed in seeds:
         pipe.send((seed, "begun", ""))
         pipe.send((seed, *try_one(reader, content_of(reader, whole, seed), expected)))
     pipe.send((seeds.stop, "done", ""))
 
 
-def try_many(reader: Reader, seeds: range, until: float = float("inf")) -> Tally:
-    """Try the damaged files of some seeds, as long as there is time; the sample is whole again at the end."""
-    whole, expected, tally = reader.path.read_bytes(), _parts(reader), Tally()
-    context = multiprocessing.get_context("fork")
+def try_many(folder: Path, name: str, seeds: range, seconds: float = math.inf) -> Tally:
+    """Try the damaged files of some seeds, as long as there is time; the sample is whole again at the end.
+
+    Args:
+        folder: of the samples.
+        name: of the reader.
+    """
+    (reader,) = (each for each in readers(folder) if each.name == name)
+    whole, expected, tally, end = reader.path.read_bytes(), _parts(reader), Tally(), time.monotonic() + seconds
+    context = multiprocessing.get_context("forkserver")  # a child of this process would have its locks, but no threads
+    context.set_forkserver_preload([readers.__module__])
     try:
-        while seeds and time.monotonic() < until:
+        while seeds and time.monotonic() < end:
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(reader, whole, expected, seeds, theirs))
+            process = context.Process(target=_work, args=(folder, name, whole, expected, seeds, theirs))
             process.start()
             theirs.close()
-            seed = _listen(ours, tally, until, seeds.start)
+            seed = _listen(ours, tally, end, seeds.start)
             process.kill()
             process.join()
+            reader.path.write_bytes(whole)
             seeds = range(seed, seeds.stop)
     finally:
         reader.path.write_bytes(whole)
     return tally
 
 
-def _listen(pipe: Connection, tally: Tally, until: float, seed: int) -> int:
+def _listen(pipe: Connection, tally: Tally, end: float, seed: int) -> int:
     """Take the outcomes of a process until it is done, dies, hangs, or there is no time left; the next seed."""
-    begun = False
     while True:
         try:
             if not pipe.poll(HANG):
@@ -128,13 +137,12 @@ def _listen(pipe: Connection, tally: Tally, until: float, seed: int) -> int:
             seed, outcome, why = pipe.recv()
         except EOFError:
             tally.add(seed, "failed", "the process died")
-            return seed + 1 if begun else sys.maxsize
-        begun = True
+            return seed + 1
         if outcome == "done":
             return seed
         if outcome != "begun":
             tally.add(seed, outcome, why)
-            if time.monotonic() > until:
+            if time.monotonic() > end:
                 return sys.maxsize
 
 
@@ -159,9 +167,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10**6, help="files of each reader, at most")
     parser.add_argument("--keep", type=Path, help="where to leave the last damaged file")
     asked = parser.parse_args()
-    end = time.monotonic() + 60 * asked.minutes
     with tempfile.TemporaryDirectory() as temporary:
         make_samples(Path(temporary))
+        end = time.monotonic() + 60 * asked.minutes
         chosen = [each for each in readers(Path(temporary)) if asked.reader in each.name]
         tallies: dict[str, Tally] = {}
         for place, reader in enumerate(chosen):
@@ -169,7 +177,8 @@ def main() -> None:
             first = -len(corpus(reader)) if asked.seed == 0 else asked.seed
             if asked.keep:
                 asked.keep.write_bytes(content_of(reader, reader.path.read_bytes(), asked.seed))
-            tallies[reader.name] = try_many(reader, range(first, asked.seed + asked.count), time.monotonic() + share)
+            seeds = range(first, asked.seed + asked.count)
+            tallies[reader.name] = try_many(Path(temporary), reader.name, seeds, share)
             for seed, why in list(tallies[reader.name].failed.items())[:8]:
                 print(f"{reader.name}, seed {seed}: {why}", file=sys.stderr, flush=True)
     print("\n".join(table(tallies)))

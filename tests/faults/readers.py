@@ -72,10 +72,11 @@ def make_samples(folder: Path) -> None:
         api.export(model=str(made.folder), to="torch-export,onnx", save=str(folder / "export"))
         main(f"detect shapes --save {folder}/shapes --num-images 4 --num-val-images 2 singles=0".split())
         main(["prepare-data", "data=digits", "--save", str(folder / "packed"), "store=raw", "size=16"])
-    _write_pictures(folder)
+    write_pictures(folder)
 
 
-def _write_pictures(folder: Path) -> None:
+def write_pictures(folder: Path) -> None:
+    """The samples that need no job: pictures of each format, a list, tar shards, an idx file."""
     rng = np.random.default_rng(0)
     (folder / "pictures").mkdir()
     for name in ("a.png", "a.jpg", "a.gif", "a.webp", "a.bmp", "a.tiff", "a.ppm", "a.jp2"):
@@ -102,54 +103,62 @@ def _write_pictures(folder: Path) -> None:
 
 
 def readers(folder: Path) -> list[Reader]:
-    """All of them, on the samples below ``folder``."""
-    run = folder / "runs/x"
-    supernet, search, retrain = run / "supernet", run / "exhaustive-5M", run / "retrain"
-    settings = yaml.safe_load((search / "config.yaml").read_text())
+    """Those whose samples lie below ``folder``."""
+    return [each for each in (*_of_runs(folder), *_of_pictures(folder)) if each.path.exists()]
 
-    def records(name: str, path: Path, kind: Any) -> Reader:
+
+def _of_runs(folder: Path) -> list[Reader]:
+    run = folder / "runs/x"
+    supernet, search, retrain, export = run / "supernet", run / "exhaustive-5M", run / "retrain", folder / "export"
+
+    def record(name: str, path: Path, kind: Any) -> Reader:
         return Reader(name, path, lambda: kind.load(path).to_json())
 
     def table(name: str, kind: Any) -> Reader:
         return Reader(name, search / name, lambda: kind.read(search / name).to_numpy().tolist(), sealed=True, rows=True)
 
-    def picture(path: Path) -> Reader:
-        return Reader(f"picture {path.suffix}", path, lambda: read_image(path).numpy().tobytes())
+    def exported(name: str) -> Reader:
+        return Reader(name, export / name, lambda: _exported(export / name), costly=True)
 
-    def data(name: str, root: Path, path: Path) -> Reader:
-        return Reader(name, path, lambda: _images(DataConfig(name, str(root), workers=0)))
-
+    settings = yaml.safe_load((search / "config.yaml").read_text()) if search.exists() else {}
     return [
         Reader("arch.json", search / "arch.json", lambda: load_arch(search / "arch.json").about()),
-        records("data.json", supernet / "data.json", DataRecord),
-        records("history.json", search / "history.json", HistoryRecord),
-        records("result.json of a search", search / "result.json", SearchRecord),
-        records("result.json of retrain", retrain / "result.json", RetrainRecord),
-        records("rounds.json of a race", folder / "race/rounds.json", RaceRecord),
+        record("data.json", supernet / "data.json", DataRecord),
+        record("history.json", search / "history.json", HistoryRecord),
+        record("result.json of a search", search / "result.json", SearchRecord),
+        record("result.json of retrain", retrain / "result.json", RetrainRecord),
+        record("race.json", folder / "race/race.json", RaceRecord),
         table("history.csv", HISTORY),
         table("front.csv", FRONT),
         table("top.csv", TOP),
         Reader("history.csv, by pick", search / "history.csv", lambda: _scored(search), sealed=True, rows=True),
-        Reader("config.yaml of a run", search / "config.yaml", lambda: _enter(search, settings), sealed=True),
+        Reader("config.yaml", search / "config.yaml", lambda: _enter(search, settings), sealed=True),
         Reader("supernet.safetensors", supernet / "supernet.safetensors", lambda: _supernet(supernet), costly=True),
         Reader("model.safetensors", retrain / "model.safetensors", lambda: _weights(retrain), costly=True),
         Reader("outcomes.safetensors", retrain / "outcomes.safetensors", lambda: _outcomes(retrain)),
         Reader("checkpoint.pt", retrain / "checkpoint.pt", lambda: _checkpoint(retrain), sealed=True, costly=True),
-        Reader("model.pt2", folder / "export/model.pt2", lambda: _exported(folder / "export/model.pt2"), costly=True),
-        Reader(
-            "model.onnx", folder / "export/model.onnx", lambda: _exported(folder / "export/model.onnx"), costly=True
-        ),
-        Reader(
-            "list.csv",
-            folder / "csv/list.csv",
-            lambda: _images(DataConfig("csv", str(folder / "csv/list.csv"), workers=0)),
-        ),
-        data("webdataset", folder / "tars", folder / "tars/train-000000.tar"),
-        data("packed", folder / "packed", folder / "packed/index.json"),
-        Reader("shapes, COCO's listing", *_coco(folder / "shapes")),
-        Reader("idx", folder / "images-idx3-ubyte", lambda: read_idx(folder / "images-idx3-ubyte").tobytes()),
+        exported("model.pt2"),
+        exported("model.onnx"),
+        _of_data("packed", folder / "packed", folder / "packed/index.json", sealed=True),
+        Reader("COCO's listing", *_coco(folder / "shapes")),
+    ]
+
+
+def _of_pictures(folder: Path) -> list[Reader]:
+    def picture(path: Path) -> Reader:
+        return Reader(f"picture {path.suffix}", path, lambda: read_image(path).numpy().tobytes())
+
+    listed, idx = folder / "csv/list.csv", folder / "images-idx3-ubyte"
+    return [
+        _of_data("csv", listed, listed),
+        _of_data("webdataset", folder / "tars", folder / "tars/train-000000.tar"),
+        Reader("idx", idx, lambda: read_idx(idx).tobytes()),
         *(picture(path) for path in sorted((folder / "pictures").iterdir())),
     ]
+
+
+def _of_data(name: str, root: Path, path: Path, sealed: bool = False) -> Reader:
+    return Reader(name, path, lambda: _images(DataConfig(name, str(root), workers=0)), sealed)
 
 
 def _enter(search: Path, settings: dict[str, Any]) -> str:

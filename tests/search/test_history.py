@@ -73,7 +73,7 @@ def test_only_appending_touches_the_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     history.append(TRIALS[:1])
     assert History(path).trials == [*TRIALS, TRIALS[0]]
-    last = HISTORY.seal("4,B-B,100,10,0.5,1.25,100,0" + 12 * ",nan")
+    last = HISTORY.seal(4, "4,B-B,100,10,0.5,1.25,100,0" + 12 * ",nan")
     assert path.read_bytes() == before[: before.rindex(b"\n") + 1] + f"{last}\n".encode()
 
 
@@ -195,9 +195,11 @@ def test_a_changed_file_is_refused(tmp_path: Path, old: str, new: str, message: 
     path = tmp_path / "history.csv"
     History(path).append(TRIALS)
     header, *lines = path.read_text().splitlines()
-    changed = "\n".join([header.removesuffix(",crc32"), *map(HISTORY.unseal, lines), ""]).replace(old, new, 1)
+    plain = [HISTORY.unseal(row, line) for row, line in enumerate(lines, start=1)]
+    changed = "\n".join([header.removesuffix(",crc32"), *plain, ""]).replace(old, new, 1)
     header, *lines = changed.splitlines()
-    path.write_text("".join(f"{line}\n" for line in [f"{header},crc32", *map(HISTORY.seal, lines)]))
+    sealed = [HISTORY.seal(row, line) for row, line in enumerate(lines, start=1)]
+    path.write_text("\n".join([f"{header},crc32", *sealed, ""]))
     with pytest.raises(ValueError, match=message):
         History(path)
 

@@ -32,11 +32,16 @@ def test_a_sealed_table_notices_every_change(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     assert lines[:2] == [
         "layers,count,share,crc32",
-        f"B-B,1,0.30000000000000004,{zlib.crc32(b'B-B,1,0.30000000000000004'):08x}",
+        f"B-B,1,0.30000000000000004,{zlib.crc32(b'1,B-B,1,0.30000000000000004'):08x}",
     ]
     for old, new in ((",1,", ",2,"), ("BS-B", "BB-B"), (",nan,", ",0.5,")):
         path.write_text("\n".join(lines).replace(old, new, 1) + "\n")
         with pytest.raises(ValueError, match=r"is no table of tests \(line \d: its checksum .*\); write it again"):
+            sealed.read(path)
+    header, first, second, third = lines
+    for moved in ([first, third], [second, third], [first, second, second, third], [second, first, third]):
+        path.write_text("\n".join([header, *moved]) + "\n")
+        with pytest.raises(ValueError, match=r"line \d: its checksum .* in this place"):
             sealed.read(path)
 
 

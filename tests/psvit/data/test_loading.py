@@ -15,6 +15,7 @@ from psvit.cli.main import main
 from psvit.data import workers
 from psvit.data.loading import load
 from psvit.data.workers import affordable, worker_fault
+from tests.hold import wait_until
 
 Piece = namedtuple("Piece", "pixels rest")
 MIB = 2**20
@@ -102,7 +103,7 @@ def test_a_worker_that_is_stuck_ends_the_wait() -> None:
         for piece in load(Source(lambda: time.sleep(3600)), range(9), workers=1, pin=False, patience=1):
             came = int(piece.rest["key"])
     assert came == 2
-    assert set(multiprocessing.active_children()) <= others
+    wait_until(lambda: set(multiprocessing.active_children()) <= others)
 
 
 def test_what_is_in_vain_and_what_is_not() -> None:

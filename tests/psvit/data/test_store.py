@@ -191,20 +191,29 @@ def test_an_index_that_is_no_index_is_refused(make_cache, tmp_path: Path) -> Non
     path = root / "index.json"
     index = json.loads(path.read_text())
     for change, words in (
-        ({"version": 2}, "has version 2; this program reads 1; use the psvit-search that made it"),
+        ({"version": 3}, "has version 3; this program reads 2"),
         ({"format": "psvit-arch"}, "it is not the index of a cache"),
+        ({"photographs": 1}, "its values are not those that were written"),
+    ):
+        path.write_text(json.dumps(index | change))
+        assert words in fault(root)
+    del index["sha256"]
+    for change, words in (
         ({"mean": [1, 2]}, "is damaged"),
         ({"files": {}}, "is damaged"),
         ({"files": []}, "is damaged"),
         ({"settings": 3}, "is damaged"),
+        ({"settings": {"store": "zip"}}, "is damaged"),
+        ({"mean": [10**400, 1, 1]}, "is damaged"),
         ({"class_names": None}, "is damaged"),
     ):
-        path.write_text(json.dumps(index | change))
+        changed = index | change
+        path.write_text(json.dumps(changed | {"sha256": store._digest(changed)}))
         assert words in fault(root)
     for text in ("", "[]", "{", "\ud800"):
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
         assert "cannot read" in fault(root)
-    path.write_text(json.dumps(index))
+    path.write_text(json.dumps(index | {"sha256": store._digest(index)}))
     assert open_packed(root).class_names == ("ant", "bee")
     table = (root / "train.npz").read_bytes()
     (root / "train.npz").write_bytes(table[:-200] + bytes(200))
