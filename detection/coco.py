@@ -156,7 +156,7 @@ def open_coco(root: Path, annotations: Path, corrupt: str = "fail") -> CocoImage
     if missing and corrupt == "fail":
         raise ValueError(
             f"{len(missing):,} of {len(listing.ids):,} images that {annotations} lists are missing below {root}, the "
-            f"first is {coco.imgs[missing[0]]['file_name']}; add them, or skip them with data.corrupt=skip"
+            f"first is {printable(coco.imgs[missing[0]]['file_name'])}; add them, or skip them with data.corrupt=skip"
         )
     if len(missing) == len(listing.ids):
         raise ValueError(f"none of the images that {annotations} lists is below {root}; is it their folder?")

@@ -152,7 +152,7 @@ def _check_same_classes(train: Path, classes: list[str], test: Path) -> None:
         raise ValueError(f"{test} holds no class folders; sort its images into folders named like those of {train}")
     for name in sorted(set(classes) ^ set(there)):
         has, lacks = (train, test) if name in classes else (test, train)
-        raise ValueError(f"{has} has a class {name!r} that {lacks} lacks; give both the same class folders")
+        raise ValueError(f"{has} has a class {printable(name)!r} that {lacks} lacks; give both the same class folders")
 
 
 def _open_imagenet(root: Path) -> Dataset:

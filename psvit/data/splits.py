@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from psvit.data.names import printable
 from psvit.run.random import numpy_rng
 
 Integers = NDArray[np.int64]
@@ -39,8 +40,8 @@ def stratified_split(
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
             raise ValueError(
-                f"class {name!r} has too few images to hold out a {purpose} split: {len(members)} left, and 2 are "
-                "needed; add images or remove the class"
+                f"class {printable(name)!r} has too few images to hold out a {purpose} split: {len(members)} left, "
+                "and 2 are needed; add images or remove the class"
             )
         count = min(max(round(len(members) * fraction), 1), len(members) - 1)
         held_out[numpy_rng(seed, f"split {purpose}", label).permutation(members)[:count]] = True

@@ -67,7 +67,7 @@ def differences(recorded: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     """What differs between two nested dicts of plain values, one phrase a key: ``recipe.lr was 0.1 and is 0.2``."""
     there, here = flatten(recorded), flatten(asked)
     changed = [
-        f"{key:.80} was {_told(there, key)} and is {_told(here, key)}"
+        f"{_plain(key)} was {_told(there, key)} and is {_told(here, key)}"
         for key in dict.fromkeys([*there, *here])
         if key not in there or key not in here or there[key] != here[key]
     ]
@@ -75,8 +75,12 @@ def differences(recorded: dict[str, Any], asked: dict[str, Any]) -> list[str]:
 
 
 def _told(values: dict[str, Any], key: str) -> str:
-    """A value in a message: all of it, unless nobody would have written it."""
-    text = str(values[key]) if key in values else "not set"
+    return _plain(str(values[key])) if key in values else "not set"
+
+
+def _plain(text: str) -> str:
+    """Text in a message: as it is, unless nobody would have written it."""
+    text = text if text.isprintable() else repr(text)
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
 
 
