@@ -45,6 +45,9 @@ def test_it_learns_and_tells_what_it_did(made: RetrainResult, config: RetrainCon
     assert load_arch(made.folder / "arch.json") == load_arch(Path(config.arch)).meets(data.trained_on((32, 32)))
     for picture in ("training.png", "predictions.png", "architecture.png"):
         assert (made.folder / picture).read_bytes().startswith(b"\x89PNG")
+    hub = made.folder / "hub"
+    assert (hub / "model.safetensors").samefile(made.weights)
+    assert f"test images of digits | {made.top1:.4f} (" in (hub / "README.md").read_text()
 
 
 def test_both_weights_give_their_top1_by_hand_and_by_evaluate(made: RetrainResult, config: RetrainConfig) -> None:
