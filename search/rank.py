@@ -90,13 +90,7 @@ def rank(config: RankConfig) -> RankResult:
     print(_announcement(config, record, ranked, data), flush=True)
     with RunFolder(Path(config.out), settings) as run:
         inherited = _score_inherited(run.path, trained, data, ranked, device, record)
-        if known is None:
-            standalone = _train_standalone(run.path, config, trained, data, ranked, device)
-            STANDALONE.write(run.path / "standalone.csv", standalone)
-            of = StandaloneTable(trained.space, trained.record, "search", asdict(config.recipe))
-            of.save(run.path / "standalone.json")
-        else:
-            standalone = known
+        standalone = _train_standalone(run.path, config, trained, data, ranked, device) if known is None else known
         frame = _join(inherited, standalone)
         figures = correlations(frame, standalone, config.seed, config.rank_by)
         RANK.write(run.path / "rank.csv", frame)
@@ -192,7 +186,7 @@ def _train_standalone(
     ranked: Sequence[Architecture],
     device: torch.device,
 ) -> pd.DataFrame:
-    """The table of ``standalone.csv``: each trained alone with each seed, in ``networks/LAYERS-seedN``."""
+    """Train each alone with each seed, in ``networks/LAYERS-seedN``: the table that ``standalone.csv`` holds then."""
     from psvit.search.standalone import Standalone, train_all
 
     networks, space = folder / "networks", trained.space
@@ -206,7 +200,10 @@ def _train_standalone(
         (str(task.architecture), *astuple(space.cost(task.architecture)), task.seed, task.recipe.epochs, *score)
         for task, score in zip(tasks, scores, strict=True)
     ]
-    return pd.DataFrame(rows, columns=list(STANDALONE.columns))
+    table = pd.DataFrame(rows, columns=list(STANDALONE.columns))
+    STANDALONE.write(folder / "standalone.csv", table)
+    StandaloneTable(space, trained.record, "search", asdict(config.recipe)).save(folder / "standalone.json")
+    return table
 
 
 def _join(inherited: Sequence[Trial], standalone: pd.DataFrame) -> pd.DataFrame:
