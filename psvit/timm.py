@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,11 +22,13 @@ from psvit.arch import Architecture, NetworkSpec
 from psvit.archfile import parse_network
 from psvit.model import PSViT, as_map, interpolate_positions
 from psvit.preprocessing import EVAL_CROP
+from psvit.weights import read_tensors
 from psvit.zoo import NETWORKS
 
 Pool = Literal["", "avg", "token"]
 _READOUTS: dict[str, Pool] = {"mean": "avg", "class_token": "token"}
 ENTRY = "psvit"  # the entry of hub folders, whose config.json gives dimensions and layers
+WEIGHTS = "model.safetensors"
 NAMES = tuple(name for name in NETWORKS if name.startswith(f"{ENTRY}_"))
 
 
@@ -199,6 +202,10 @@ def _fit_positions(state: dict[str, Tensor], model: TimmPSViT) -> dict[str, Tens
 
 def _create(variant: str, pretrained: bool, **arguments: Any) -> nn.Module:
     stages = len(str(arguments["layers"]).split("-"))
+    if pretrained and (hub := _local_folder(arguments.get("pretrained_cfg"))):
+        # read here: before 1.0.29 timm takes the safetensors of a folder for a pickle
+        weights = {"source": "", "state_dict": read_tensors(hub / WEIGHTS)}
+        arguments["pretrained_cfg_overlay"] = (arguments.get("pretrained_cfg_overlay") or {}) | weights
     model: nn.Module = build_model_with_cfg(
         TimmPSViT,
         variant,
@@ -207,7 +214,14 @@ def _create(variant: str, pretrained: bool, **arguments: Any) -> nn.Module:
         feature_cfg={"out_indices": tuple(range(stages)), "feature_cls": "getter"},
         **arguments,
     )
+    model.pretrained_cfg.pop("state_dict", None)  # type: ignore[operator,union-attr]  # the model has them
     return model
+
+
+def _local_folder(config: Any) -> Path | None:
+    """The folder that a pretrained_cfg was read from, a dict or timm's dataclass."""
+    found = config if isinstance(config, dict) else vars(config) if config is not None else {}
+    return Path(found["file"]) if found.get("source") == "local-dir" else None
 
 
 def _preprocessing(spec: NetworkSpec) -> dict[str, Any]:
