@@ -60,16 +60,30 @@ def instantiate(config: DictConfig, schema: type[Any]) -> Any:
 def composer(command: Command) -> Iterator[Callable[[Sequence[str]], DictConfig]]:
     """A function that composes a command's settings from overrides, inside a run of Hydra and outside."""
     import hydra
+    from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
 
+    outer, others = GlobalHydra.instance().hydra, _other_schemas(command)
     register(command)
-    outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             yield lambda overrides: hydra.compose(command.config, list(overrides), return_hydra_config=True)
     finally:
         GlobalHydra.instance().hydra = outer
+        ConfigStore.instance().repo |= others
+
+
+def _other_schemas(command: Command) -> dict[str, Any]:
+    """Take the schemas of other commands out of Hydra's store, which it copies whole for each composition.
+
+    They have to come back: where this command is composed inside a job of another one, that one's sweep goes on.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    repo = ConfigStore.instance().repo
+    names = [name for name in repo if name.endswith("-schema.yaml") and name != f"{command.config}-schema.yaml"]
+    return {name: repo.pop(name) for name in names}
 
 
 def choices(group: str) -> list[str]:
@@ -96,8 +110,6 @@ def register(command: Command) -> type[Any]:
     schema: type[Any] = load(command.schema)
     keys = {field.name for field in fields(schema)}
     store = ConfigStore.instance()
-    for name in [name for name in store.repo if name.endswith("-schema.yaml")]:
-        del store.repo[name]  # of the command before: Hydra copies the whole store for each composition
     store.store(name=f"{command.config}-schema", node=schema)
     if "space" in keys:
         _store_spaces(store)

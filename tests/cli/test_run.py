@@ -152,6 +152,12 @@ def test_a_final_is_held_between_search_and_retraining(
     assert settings(*shlex.split(line)[1:]) == held
 
 
+def test_a_sweep_goes_on_behind_a_job_that_composes_other_commands(seen: dict[str, Any], folder: Path) -> None:
+    assert main([*(word for word in REQUESTED if word != "seed=1"), "-m", "seed=0,1"]) == 0
+    assert (seen["retrain"].seed, seen["retrain"].out) == (1, "runs/x/1/retrain")
+    assert (folder / "runs/x/0/report.md").exists()
+
+
 def test_a_searcher_is_chosen_once(
     seen: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -149,12 +149,8 @@ def test_learning_rates_by_layer() -> None:
     groups = group_parameters(model, model.group_matcher(), reverse=True)  # name -> group
     assert groups == model.layer_depths()
     coarse = group_parameters(model, model.group_matcher(coarse=True), reverse=True)
-    assert [coarse[name] for name in ("pos_embed", "pools.0.conv.bias", "stages.1.2.mlp.fc1.bias", "norm.bias")] == [
-        0,
-        2,
-        2,
-        4,
-    ]
+    names = ("pos_embed", "stages.0.2.norm1.bias", "pools.0.conv.bias", "stages.1.2.mlp.fc1.bias", "norm.bias")
+    assert [coarse[name] for name in names] == [0, 1, 2, 2, 4]
     scales = {group["lr_scale"] for group in param_groups_layer_decay(model, layer_decay=0.5)}
     assert scales == {0.5**power for power in range(12)}
     with pytest.raises(ValueError, match="global_pool"):
