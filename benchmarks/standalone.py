@@ -43,7 +43,7 @@ from psvit.engine.scoring import Score, score_all
 from psvit.model import PSViT
 from psvit.run.folder import RunFolder
 from psvit.run.random import numpy_rng, seed_of
-from psvit.search.correlation import noise
+from psvit.search.correlation import network_means, noise
 from psvit.search.evaluator import Evaluator
 from psvit.supernet.sampling import make_sampler
 from psvit.supernet.space import SearchSpace
@@ -411,7 +411,7 @@ def supernet(
     path: Path,
     folder: Path,
 ) -> None:
-    """Train a supernet as long as a network alone, and add its scores of the table's networks to ``path``."""
+    """Train a supernet for the task's epochs, and add its scores of the table's networks to ``path``."""
     space, recipe = SearchSpace(task.spec), task.recipe
     torch.manual_seed(seed_of(seed, "weights"))
     net = Supernet(task.spec, space.cells, weights=weights)
@@ -422,48 +422,94 @@ def supernet(
     def loss(model: torch.nn.Module, images: Tensor, targets: Tensor, step: int, micro: int) -> Tensor:
         return path_loss(model(images, paths(step, micro)), targets, recipe, sampler.copies)
 
-    with RunFolder(folder, {"task": task.name, "sampling": sampling, "weights": weights, "seed": seed}) as run:
+    about = {"task": task.name, "sampling": sampling, "weights": weights, "seed": seed, "epochs": task.epochs}
+    with RunFolder(folder, about) as run:
         train(net, recipe, LoopTask(feed, loss, {}, partial=True), Runtime(seed, device), run)
     split = pictures_on(task, device)["search"]
     evaluator = Evaluator(net.eval(), space, split, device)  # type: ignore[arg-type]
     scores = evaluator(networks)
     rows = [
-        f"{layers},{sampling},{weights},{seed},{score.top1:.5f},{score.loss:.5f}\n"
+        f"{layers},{sampling},{weights},{seed},{task.epochs},{score.top1:.5f},{score.loss:.5f}\n"
         for layers, score in zip(networks, scores, strict=True)
     ]
     with path.open("a") as file:  # in one piece, since others may be writing too
         if not file.tell():
-            file.write("layers,sampling,weights,seed,inherited_top1,inherited_loss\n")
+            file.write("layers,sampling,weights,seed,epochs,inherited_top1,inherited_loss\n")
         file.write("".join(rows))
 
 
 def report(path: Path) -> None:
-    """Kendall's tau between inherited losses and test losses alone; how much worse inherited losses are, by depth.
+    """Kendall's tau with test losses alone: of costs, of each supernet's inherited losses, and of predictors.
 
     The tau is over all networks of the table, and over those of equal FLOPs (within 1 % of the middle of the space).
+    Beside it stands how much worse inherited losses are than those alone, by layers.
     """
     trainings = pd.read_csv(path)
-    alone = trainings.groupby("layers", as_index=False)[["flops", "test_loss"]].mean()
+    alone = trainings.groupby("layers", as_index=False)[["flops", "params"]].first()
+    alone["test_loss"] = network_means(trainings, "test_loss").loc[alone["layers"]].to_numpy()
     inherited = pd.read_csv(path.with_name(f"{path.stem}-supernets.csv"))
     middle = (alone["flops"].min() + alone["flops"].max()) / 2
     alone["equal"] = (alone["flops"] - middle).abs() <= 0.011 * middle
     alone["depth"] = pd.cut(alone["layers"].str.count("[BS]"), [2, 6, 9, 13, 18])
-    both = alone.merge(inherited, on="layers")
     print(f"{len(alone)} networks alone, {alone['equal'].sum()} of them of equal FLOPs; test losses alone by layers:")
     print(alone.groupby("depth", observed=True)["test_loss"].agg(["count", "mean"]).round(3).to_string())
-    if chance := noise(trainings.rename(columns={"test_loss": "loss"}), "loss"):
+    if chance := noise(trainings, "test_loss"):
         print(
             f"{chance.repeated} with several seeds: networks vary by {chance.spread:.3f}, seeds by {chance.seeds:.3f}, "
             f"so a perfect supernet would reach a tau of {chance.ceiling:.2f}"
         )
-    print(f"FLOPs alone: tau {kendalltau(alone['flops'], -alone['test_loss']).statistic:.3f}")
-    for (sampling, seed), rows in both.groupby(["sampling", "seed"]):
-        taus = [kendalltau(part["inherited_loss"], part["test_loss"]).statistic for part in (rows, rows[rows["equal"]])]
-        worse = (rows["inherited_loss"] - rows["test_loss"]).groupby(rows["depth"], observed=True).mean()
-        print(
-            f"{sampling:<16} seed {seed}: tau {taus[0]:.3f}, at equal FLOPs {taus[1]:+.3f}; mean loss "
-            f"{rows['inherited_loss'].mean():.3f}; worse than alone by {', '.join(f'{each:.3f}' for each in worse)}"
-        )
+    print(f"FLOPs alone, the more the better: {_taus(-alone['flops'].to_numpy(float), alone)}")
+    print(f"ridge on layers and cost, fitted to the others: {_taus(_predicted(alone, []), alone)}")
+    for (sampling, epochs), rows in inherited.groupby(["sampling", "epochs"]):
+        seeds = [alone.merge(part, on="layers") for _, part in rows.groupby("seed")]
+        losses = [part["inherited_loss"].to_numpy(float) for part in seeds]
+        for part, loss in zip(seeds, losses, strict=True):
+            worse = (part["inherited_loss"] - part["test_loss"]).groupby(part["depth"], observed=True).mean()
+            print(
+                f"{sampling}, {epochs} epochs, seed {part['seed'].iloc[0]}: {_taus(loss, alone)}; mean loss "
+                f"{loss.mean():.3f}; worse than alone by {', '.join(f'{each:.3f}' for each in worse)}"
+            )
+        if len(losses) > 1:
+            print(f"{sampling}, {epochs} epochs, mean of {len(losses)} seeds: {_taus(np.mean(losses, axis=0), alone)}")
+        print(f"{sampling}, {epochs} epochs, ridge with these, too: {_taus(_predicted(alone, losses), alone)}")
+
+
+def _taus(predicted: np.ndarray, alone: pd.DataFrame) -> str:
+    """Kendall's tau of predicted losses with those alone, of all networks and of those of equal FLOPs."""
+    equal, true = alone["equal"].to_numpy(bool), alone["test_loss"].to_numpy(float)
+    taus = [kendalltau(predicted[which], true[which]).statistic for which in (equal | ~equal, equal)]
+    return f"tau {taus[0]:.3f}, at equal FLOPs {taus[1]:+.3f}"
+
+
+def _predicted(alone: pd.DataFrame, inherited: Sequence[np.ndarray]) -> np.ndarray:
+    """Each network's loss by a ridge regression fitted to all others.
+
+    Features: log FLOPs and log parameters, of each stage how many basic and how many sharing layers it has, and
+    inherited losses.
+    """
+    stages = alone["layers"].str.split("-", expand=True)
+    counts = [stages[stage].str.count(kind).to_numpy(float) for stage in stages for kind in "BS"]
+    costs = [np.log(alone[cost].to_numpy(float)) for cost in ("flops", "params")]
+    features, losses = np.stack([*counts, *costs, *inherited], axis=1), alone["test_loss"].to_numpy(float)
+    predicted = np.empty_like(losses)
+    for place in range(len(losses)):
+        others = np.arange(len(losses)) != place
+        predicted[place] = _ridge(features[others], losses[others], features[place])
+    return predicted
+
+
+def _ridge(features: np.ndarray, losses: np.ndarray, wanted: np.ndarray) -> float:
+    """The prediction for ``wanted`` (d,) from (n, d) and (n,); the penalty is that of least leave-one-out error."""
+    mean, spread = features.mean(axis=0), features.std(axis=0)
+    left, values, right = np.linalg.svd((features - mean) / spread, full_matrices=False)
+    centred, least, best = losses - losses.mean(), np.inf, np.zeros(len(wanted))
+    for penalty in np.logspace(-2, 3, 11):
+        shrunk = left * (values**2 / (values**2 + penalty))
+        leverage = (shrunk * left).sum(axis=1) + 1 / len(losses)
+        error = float((((centred - shrunk @ (left.T @ centred)) / (1 - leverage)) ** 2).mean())
+        if error < least:
+            least, best = error, right.T @ (values / (values**2 + penalty) * (left.T @ centred))
+    return float(losses.mean() + (wanted - mean) / spread @ best)
 
 
 def main() -> None:
@@ -499,7 +545,9 @@ def main() -> None:
         if options.command == "report":
             report(path)
         if options.command == "supernet":
-            folder = options.out / f"{task.name}-{options.sampling}-{options.weights}-{options.seed}"
+            folder = (
+                options.out / f"{task.name}-{options.sampling}-{options.weights}-{options.seed}-{task.epochs}-epochs"
+            )
             scores = path.with_name(f"{task.name}-supernets.csv")
             supernet(
                 task,

@@ -55,7 +55,8 @@ class Noise:
 
     Attributes:
         repeated: networks that were trained with several seeds.
-        seeds: standard deviation between the seeds of one network.
+        seeds: standard deviation between the seeds of one network, without what a seed changes in all networks alike,
+            which leaves their order as it is.
         spread: standard deviation between networks, without what the seeds add to it: what there is to find.
         reliability: share of the networks' variance that is not the seeds'.
     """
@@ -137,7 +138,7 @@ class Correlations:
     def _headroom(self) -> list[str]:
         """What there is to find, and how much of it a ranking can show."""
         if self.loss_noise is None or self.top1_noise is None:
-            return ["each network was trained once, so how much of their order is chance is not known: seeds=2 says it"]
+            return ["fewer than two networks share two seeds, so how much of their order is chance is not known: seeds=2 says it"]
         lines = []
         for what, noise, pair in (("loss", self.loss_noise, self.loss), ("top-1", self.top1_noise, self.top1)):
             says = (
@@ -217,20 +218,51 @@ def correlations(frame: pd.DataFrame, standalone: pd.DataFrame, seed: int, rank_
 
 
 def noise(standalone: pd.DataFrame, score: str) -> Noise | None:
-    """Seeds against networks (analysis of variance of one factor); None where no network has two seeds.
+    """Seeds against networks (analysis of variance, networks and seeds as factors without interaction).
 
     Args:
-        standalone: one row per training: ``layers`` and the score.
+        standalone: one row per training: ``layers``, ``seed`` and the score.
         score: ``top1`` or ``loss``.
+
+    Returns:
+        None where fewer than two networks were trained with the same two seeds.
     """
-    groups = standalone.dropna(subset=[score]).groupby("layers")[score]
+    trainings = standalone.dropna(subset=[score])
+    scores, effects = _without_seeds(trainings, score)
+    groups = scores.groupby(trainings["layers"])
     counts, means = groups.size().to_numpy(float), groups.mean().to_numpy(float)
-    if len(counts) < 2 or counts.max() < 2:
+    free = len(scores) - len(counts) - effects
+    if free < 1:
         return None
     squares = float(((groups.var(ddof=1).fillna(0.0).to_numpy(float)) * (counts - 1)).sum())
-    within, between = squares / float((counts - 1).sum()), float(means.var(ddof=1))
+    within, between = squares / free, float(means.var(ddof=1))
     own = max(0.0, between - within * float((1 / counts).mean()))
     return Noise(int((counts > 1).sum()), math.sqrt(within), math.sqrt(own), own / between if between else 0.0)
+
+
+def network_means(standalone: pd.DataFrame, score: str) -> pd.Series:
+    """Each network's mean over its seeds, by ``layers``; NaN for one without a score.
+
+    Where networks have unequal seeds, the means are as if each had all of them: a seed decides the order of the images
+    and how the layers begin that all networks share, so it can be lucky for all, and a network that was trained with it
+    alone would seem better.
+
+    Args:
+        standalone: one row per training: ``layers``, ``seed`` and the score.
+        score: ``top1`` or ``loss``.
+    """
+    trainings = standalone.dropna(subset=[score])
+    means = _without_seeds(trainings, score)[0].groupby(trainings["layers"]).mean()
+    return means.reindex(standalone["layers"].unique())
+
+
+def _without_seeds(trainings: pd.DataFrame, score: str) -> tuple[pd.Series, int]:
+    """Scores without what each seed adds to all networks, by least squares; and how many such effects were free."""
+    networks, seeds = trainings["layers"], pd.get_dummies(trainings["seed"], dtype=float)
+    own = trainings[score] - trainings.groupby("layers")[score].transform("mean")
+    within = seeds - seeds.groupby(networks).transform("mean")
+    effects, _, free, _ = np.linalg.lstsq(within.to_numpy(), own.to_numpy(float), rcond=None)
+    return trainings[score] - seeds.to_numpy() @ effects, int(free)
 
 
 def tau_of(correlation: float) -> float:

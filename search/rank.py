@@ -23,7 +23,7 @@ from psvit.engine.config import Recipe
 from psvit.run.folder import RunFolder
 from psvit.search.candidates import candidates, check_number, rank_budget
 from psvit.search.config import RankConfig
-from psvit.search.correlation import Correlations, correlations
+from psvit.search.correlation import Correlations, correlations, network_means
 from psvit.search.history import History, HistoryRecord
 from psvit.search.plots import draw_rank
 from psvit.search.records import RankRecord, StandaloneTable
@@ -208,10 +208,10 @@ def _train_standalone(
 
 def _join(inherited: Sequence[Trial], standalone: pd.DataFrame) -> pd.DataFrame:
     """The table of ``rank.csv``: inherited scores, and the means of the networks' seeds."""
-    seeds = standalone.groupby("layers")
-    means, counts = seeds[["top1", "loss"]].mean(), seeds.size()
+    top1, loss = (network_means(standalone, score) for score in ("top1", "loss"))
+    counts = standalone.groupby("layers").size()
     rows = [
-        (layers, trial.flops, trial.params, trial.top1, trial.loss, *means.loc[layers], counts[layers])
+        (layers, trial.flops, trial.params, trial.top1, trial.loss, top1[layers], loss[layers], counts[layers])
         for trial in inherited
         for layers in [str(trial.architecture)]
     ]

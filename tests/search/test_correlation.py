@@ -1,6 +1,7 @@
 """Inherited scores against networks trained alone: figures against scipy's, intervals against a plain bootstrap."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
@@ -15,6 +16,7 @@ from psvit.search.correlation import (
     Estimate,
     Noise,
     kendall_tau,
+    network_means,
     noise,
     spearman_rho,
     tau_of,
@@ -122,12 +124,12 @@ def test_what_the_figures_say() -> None:
 
 
 def trainings(
-    networks: int, seeds: int, spread: float, between_seeds: float, seed: int
+    networks: int, seeds: int, spread: float, between_seeds: float, seed: int, luck: float = 0.0
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """True qualities, and what each network reaches with each seed."""
+    """True qualities, and what each network reaches with each seed, which may be lucky for all networks."""
     rng = np.random.default_rng(seed)
     true = rng.normal(0.8, spread, networks)
-    reached = true[:, None] + rng.normal(0, between_seeds, (networks, seeds))
+    reached = true[:, None] + rng.normal(0, between_seeds, (networks, seeds)) + rng.normal(0, luck, seeds)
     rows = [
         (f"{number}", seed, value, 1 - value)
         for number in range(networks)
@@ -142,24 +144,68 @@ def joined(frame: pd.DataFrame, inherited: np.ndarray) -> pd.DataFrame:
     return table(inherited.tolist(), means.tolist(), layers=list(means.index))
 
 
-def test_the_noise_is_that_of_scipys_analysis_of_variance() -> None:
-    frame = trainings(30, 3, 0.02, 0.01, seed=3)[1]
+def test_the_noise_is_that_of_the_textbooks_analysis_of_variance() -> None:
+    """Of two factors without interaction, each network with each seed."""
+    frame = trainings(30, 3, 0.02, 0.01, seed=3, luck=0.05)[1]
     found = noise(frame, "top1")
     assert found is not None
-    groups = [group["top1"].to_numpy() for _, group in frame.groupby("layers")]
-    statistic = stats.f_oneway(*groups).statistic  # 3 * variance of the means / variance within
-    assert found.reliability == pytest.approx(1 - 1 / statistic)
+    cells = frame.pivot_table(index="layers", columns="seed", values="top1").to_numpy()
+    left = cells - cells.mean(1, keepdims=True) - cells.mean(0, keepdims=True) + cells.mean()
+    within = (left**2).sum() / (29 * 2)
     assert found.repeated == 30
-    assert found.seeds == pytest.approx(np.sqrt(np.mean([group.var(ddof=1) for group in groups])))
+    assert found.seeds == pytest.approx(np.sqrt(within))
+    assert found.reliability == pytest.approx(1 - within / (3 * cells.mean(1).var(ddof=1)))
 
 
-def test_noise_of_uneven_seeds_is_unbiased() -> None:
-    """A third with three seeds and the rest with one, as a table may have them."""
+def uneven(frame: pd.DataFrame) -> pd.DataFrame:
+    """A third of the networks with all seeds and the rest with one, as a table may have them."""
+    return frame[(frame["seed"] == 0) | (frame["layers"].astype(int) % 3 == 0)]
+
+
+@pytest.mark.parametrize("keep", [uneven, lambda frame: frame])
+def test_means_are_those_of_a_regression_on_networks_and_seeds(keep: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    frame = keep(trainings(12, 3, 0.02, 0.01, seed=5, luck=0.05)[1])
+    means = network_means(frame, "loss")
+    dummies = [pd.get_dummies(frame[factor], dtype=float).to_numpy() for factor in ("layers", "seed")]
+    fitted = np.linalg.lstsq(np.concatenate(dummies, axis=1), frame["loss"], rcond=None)[0]
+    networks = sorted(frame["layers"].unique())
+    assert means[networks].to_numpy() == pytest.approx(fitted[: len(networks)] + fitted[len(networks) :].mean())
+
+
+def test_a_seed_that_is_lucky_for_all_does_not_favour_the_networks_trained_with_it() -> None:
+    """Plain means would place the networks with one seed, which was unlucky, behind all others."""
+    true, frame = trainings(30, 3, 0.02, 0.002, seed=0, luck=0.0)
+    frame["top1"] += frame["seed"].map({0: -0.1, 1: 0.0, 2: 0.1})
+    frame = uneven(frame)
+    tau = [
+        stats.kendalltau(true, means.loc[[f"{number}" for number in range(30)]]).statistic
+        for means in (network_means(frame, "top1"), frame.groupby("layers")["top1"].mean())
+    ]
+    assert tau[0] > 0.9 > 0.7 > tau[1]
+
+
+def test_a_network_without_a_score_has_no_mean() -> None:
+    frame = trainings(4, 2, 0.02, 0.01, seed=0)[1]
+    frame.loc[frame["layers"] == "2", "top1"] = np.nan
+    frame.loc[0, "top1"] = np.nan  # one of two seeds
+    means = network_means(frame, "top1")
+    assert list(means.index) == ["0", "1", "2", "3"]
+    assert list(means.isna()) == [False, False, True, False]
+
+
+def test_two_seeds_of_one_network_say_nothing_of_chance() -> None:
+    """What they differ by may be what the seed does to all."""
+    frame = trainings(5, 2, 0.02, 0.01, seed=0)[1]
+    assert noise(frame[(frame["seed"] == 0) | (frame["layers"] == "1")], "loss") is None
+    assert noise(frame[(frame["seed"] == 0) | frame["layers"].isin(["1", "3"])], "loss") is not None
+
+
+@pytest.mark.parametrize("luck", [0.0, 0.03])
+def test_noise_of_uneven_seeds_is_unbiased(luck: float) -> None:
     found = []
     for seed in range(300):
-        frame = trainings(30, 3, 0.02, 0.01, seed)[1]
-        uneven = frame[(frame["seed"] == 0) | (frame["layers"].astype(int) % 3 == 0)]
-        part = noise(uneven, "loss")
+        frame = trainings(30, 3, 0.02, 0.01, seed, luck)[1]
+        part = noise(uneven(frame), "loss")
         assert part is not None
         assert part.repeated == 10
         found.append((part.seeds**2, part.spread**2))
@@ -189,7 +235,8 @@ def test_a_corrected_tau_is_that_with_the_true_order() -> None:
         tau = float(stats.kendalltau(inherited, measured).statistic)
         corrected.append(part.corrected(Estimate(tau, tau, tau)).value)
         with_truth.append(stats.kendalltau(inherited, true).statistic)
-    assert np.mean(corrected) == pytest.approx(np.mean(with_truth), abs=0.03)
+    # a ratio of estimates: its mean lies higher by what they vary
+    assert np.median(corrected) == pytest.approx(np.median(with_truth), abs=0.02)
 
 
 def test_regret_by_other_seeds_is_not_flattered() -> None:
