@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +26,18 @@ class Table:
         what: the file is called so in messages.
         columns: name -> int, float or str; a float may be NaN.
         remedy: what to do about a file that cannot be read.
-        sealed: whether each line ends with the CRC32 of its row's number, from 1, and all that stands before it, in
-            hexadecimal digits: a value that was changed, by a disk or in an editor, or a row that was lost, would else
-            be believed.
+        grows: whether rows are appended while a search runs, so that the last line may be cut short. Any other table is
+            written whole.
+        sealed: whether each line ends with the CRC32 of its row's place and all that stands before it, in hexadecimal
+            digits: a value that was changed, by a disk or in an editor, or a row that was lost, would else be believed.
+            The place is the row's number, from 1, and where the table does not grow, of how many (``2/31``), so that
+            rows that were lost at its end are missed, too.
     """
 
     what: str
     columns: Mapping[str, type]
     remedy: str = "run the same search again to rewrite it"
+    grows: bool = False
     sealed: bool = False
 
     @property
@@ -41,12 +45,16 @@ class Table:
         """The first line of the file."""
         return ",".join([*self.columns, *([_SEAL] if self.sealed else [])])
 
-    def seal(self, row: int, values: str) -> str:
-        """The values of a row, from 1, as they stand in the file."""
-        return f"{values},{_crc32(row, values)}" if self.sealed else values
+    def _place(self, row: int, rows: int | None) -> str:
+        assert self.grows == (rows is None), "a table that does not grow knows how many rows it has"
+        return f"{row}" if rows is None else f"{row}/{rows}"
 
-    def unseal(self, row: int, line: str) -> str:
-        """The values of a row, from 1, by its line in the file.
+    def seal(self, row: int, values: str, rows: int | None = None) -> str:
+        """The values of a row, from 1, as they stand in the file; ``rows`` is how many a table has that is whole."""
+        return f"{values},{_crc32(self._place(row, rows), values)}" if self.sealed else values
+
+    def unseal(self, row: int, line: str, rows: int | None = None) -> str:
+        """The values of a row, from 1, by its line in the file; ``rows`` as in :meth:`seal`.
 
         Raises:
             ValueError: they are not those that were written.
@@ -54,27 +62,31 @@ class Table:
         if not self.sealed:
             return line
         values, _, found = line.rpartition(",")
-        if found != (expected := _crc32(row, values)):
+        if found != (expected := _crc32(self._place(row, rows), values)):
             raise ValueError(f"its checksum {shown(found)} is not {expected}, that of its values in this place")
         return values
 
-    def _unsealed(self, lines: Iterable[str]) -> Iterator[str]:
+    def _unsealed(self, lines: Sequence[str]) -> Iterator[str]:
+        rows = None if self.grows else len(lines)
         for row, line in enumerate(lines, start=1):
             try:
-                yield self.unseal(row, line)
+                yield self.unseal(row, line, rows)
             except ValueError as error:
                 raise ValueError(f"line {row + 1}: {error}") from None
 
     def read(self, path: Path) -> pd.DataFrame:
-        """The whole lines of a file; a last one that was cut short, since the search runs or was killed, is left out.
+        """The rows of a file; of one that grows, a last line that was cut short, since the search runs or was killed, is
+        left out.
 
         Raises:
-            ValueError: the file is missing, or has other columns or a value of another type.
+            ValueError: the file is missing or cut short, or has other columns or a value of another type.
         """
         types = {name: _TYPES[kind] for name, kind in self.columns.items() if kind is not float}
         exactly = {name: float for name, kind in self.columns.items() if kind is float}  # to the last bit
         try:
             content = path.read_bytes()
+            if content and not self.grows and not content.endswith(b"\n"):
+                raise ValueError("its last line is cut short")
             header, *lines = content[: content.rfind(b"\n") + 1].decode().splitlines() or [""]
             if header == self.header:
                 lines = [",".join(self.columns), *self._unsealed(lines)]
@@ -96,12 +108,13 @@ class Table:
         """
         assert tuple(frame.columns) == tuple(self.columns), f"{path.name} has columns of its own"
         lines = frame.to_csv(index=False, header=False, na_rep="nan", lineterminator="\n").splitlines()
-        sealed = [self.seal(row, line) for row, line in enumerate(lines, start=1)]
+        rows = None if self.grows else len(lines)
+        sealed = [self.seal(row, line, rows) for row, line in enumerate(lines, start=1)]
         write_text(path, "".join(f"{line}\n" for line in [self.header, *sealed]))
 
 
-def _crc32(row: int, values: str) -> str:
-    return f"{zlib.crc32(f'{row},{values}'.encode()):08x}"
+def _crc32(place: str, values: str) -> str:
+    return f"{zlib.crc32(f'{place},{values}'.encode()):08x}"
 
 
 # of each fold of the images: how many are classified correctly, and the sum of their losses (search/crossfit.py)
@@ -121,6 +134,7 @@ HISTORY = Table(
         **dict.fromkeys(FOLD_COLUMNS, float),
     },
     remedy="use another name= or out=, or move this folder away",
+    grows=True,
     sealed=True,
 )
 # the rows of the history that nothing beats at no more cost: see psvit.search.front

@@ -58,7 +58,7 @@ def write_top(folder: Path, row: int) -> None:
     """A table of the best whose only row has been scored on held-out images."""
     values = dict.fromkeys(TOP.columns, 0) | {"layers": str(MEMBERS[row]), "flops": FLOPS[row]}
     values |= {"fresh_top1": 0.61, "fresh_low": 0.55, "fresh_high": 0.67, "fresh_loss": 0.9}
-    (folder / "top.csv").write_text(f"{TOP.header}\n{TOP.seal(1, ','.join(map(str, values.values())))}\n")
+    (folder / "top.csv").write_text(f"{TOP.header}\n{TOP.seal(1, ','.join(map(str, values.values())), 1)}\n")
 
 
 def pick_within(folder: Path, flops: int, rank_by: str = "loss") -> Answer:

@@ -26,7 +26,7 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_a_sealed_table_notices_every_change(tmp_path: Path) -> None:
-    path, sealed = tmp_path / "table.csv", replace(TABLE, sealed=True)
+    path, sealed = tmp_path / "table.csv", replace(TABLE, grows=True, sealed=True)
     sealed.write(path, FRAME)
     pd.testing.assert_frame_equal(sealed.read(path), FRAME, check_exact=True, check_dtype=False)
     lines = path.read_text().splitlines()
@@ -45,11 +45,28 @@ def test_a_sealed_table_notices_every_change(tmp_path: Path) -> None:
             sealed.read(path)
 
 
-def test_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    TABLE.write(path, FRAME)
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_line_cut_short_is_left_out_of_a_table_that_grows(tmp_path: Path, sealed: bool) -> None:
+    path, growing = tmp_path / "table.csv", replace(TABLE, grows=True, sealed=sealed)
+    growing.write(path, FRAME)
     path.write_bytes(path.read_bytes()[:-3])
-    assert TABLE.read(path)["layers"].tolist() == ["B-B", "BS-B"]
+    assert growing.read(path)["layers"].tolist() == ["B-B", "BS-B"]
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_whole_table_is_not_read_as_far_as_it_goes(tmp_path: Path, sealed: bool) -> None:
+    """A front or a table of the best without its last rows would name another architecture as the best of a budget."""
+    path, whole = tmp_path / "table.csv", replace(TABLE, sealed=sealed)
+    whole.write(path, FRAME)
+    content = path.read_bytes()
+    ends = [place + 1 for place, byte in enumerate(content) if byte == ord("\n")]
+    refused = set(range(ends[0] + 1, len(content))) if sealed else set(range(len(content))) - {0, *ends}
+    for length in sorted(refused):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"is no table of tests \((its last line is cut|line 2: its checksum)"):
+            whole.read(path)
+    path.write_bytes(content)
+    pd.testing.assert_frame_equal(whole.read(path), FRAME, check_exact=True, check_dtype=False)
 
 
 @pytest.mark.parametrize(
