@@ -57,6 +57,18 @@ def test_pairs_are_compared_image_by_image_over_seeds(tmp_path: Path) -> None:
     assert swapped.networks[1].ahead_top1.value == pytest.approx(-by_hand.value)
 
 
+@pytest.mark.parametrize(("theirs", "pairs"), [((1, 2), [(1, 1)]), ((2, 3, 4), [(0, 2), (1, 3)])])
+def test_trainings_of_one_seed_are_a_pair(
+    tmp_path: Path, theirs: tuple[int, ...], pairs: list[tuple[int, int]]
+) -> None:
+    """Else what a seed does to both networks would be taken for a difference between them."""
+    folders = [run(tmp_path / f"a{seed}", "B-B-B", seed, 0.9) for seed in (0, 1)]
+    folders += [run(tmp_path / f"b{seed}", "BS-B-B", seed, 0.6) for seed in theirs]
+    other = compare(CompareConfig([str(path) for path in folders])).networks[1]
+    rows = [outcomes(tmp_path / f"a{a}")[0] - outcomes(tmp_path / f"b{b}")[0] for a, b in pairs]
+    assert other.ahead_top1 == mean_interval(np.stack(rows))
+
+
 def test_equals_are_not_told_apart_and_others_of_the_space_are_one_mean(tmp_path: Path) -> None:
     names = ("B-B-B", "BS-B-B", "BB-B-B", "B-BS-B")
     folders = [run(tmp_path / name, name) for name in names]
