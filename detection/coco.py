@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TypedDict
@@ -87,7 +87,7 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
                 f"{height}; restore the image that was annotated, in its original orientation"
             )
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div_(255)
-        learned = [each for each in annotations if not each.get("iscrowd") and has_area(each, height, width)]
+        learned = self._learned(annotations, height, width)
         boxes = torch.tensor([corners(each, height, width) for each in learned], dtype=torch.float32).reshape(-1, 4)
         masks = np.zeros((len(learned), height, width), np.uint8)
         for mask, each in zip(masks, learned, strict=True):
@@ -102,8 +102,37 @@ class CocoImages(Dataset[tuple[Tensor, Target]]):
         target = Target(boxes=boxes, labels=labels, masks=torch.from_numpy(masks), image_id=self.image_ids[index])
         return pixels, target
 
+    def count_objects(self) -> tuple[dict[str, int], int]:
+        """How many objects of each class are to be learned, and how many images hold none; no image is read."""
+        objects, empty = dict.fromkeys(self.class_names, 0), 0
+        for index, id in enumerate(self.image_ids):
+            learned = self._learned(self.listing.coco.imgToAnns[id], *self.size(index))
+            empty += not learned
+            for each in learned:
+                objects[self.class_names[self._label[each["category_id"]] - 1]] += 1
+        return objects, empty
+
+    @staticmethod
+    def _learned(annotations: Sequence[dict[str, Any]], height: int, width: int) -> list[dict[str, Any]]:
+        return [each for each in annotations if not each.get("iscrowd") and has_area(each, height, width)]
+
     def _path(self, index: int) -> str:
         return os.path.join(self.listing.root, self.listing.coco.imgs[self.image_ids[index]]["file_name"])
+
+
+def overview(train: CocoImages, val: CocoImages) -> Iterator[str]:
+    """Lines on what is read, and as what."""
+    (objects, empty), (others, _) = train.count_objects(), val.count_objects()
+    yield (
+        f"{len(train.class_names):,} classes; {len(train):,} images with {sum(objects.values()):,} objects to learn from, "
+        f"{len(val):,} with {sum(others.values()):,} to validate on"
+    )
+    fewest, most = (pick(objects, key=lambda name: objects[name]) for pick in (min, max))
+    yield f"objects per class: {objects[fewest]:,} ({printable(fewest)}) to {objects[most]:,} ({printable(most)})"
+    if unseen := [name for name, number in others.items() if number and not objects[name]]:
+        yield f"    nothing to learn from, but to validate on, of: {printable(', '.join(unseen))}"
+    if empty:
+        yield f"    images without an object: {empty:,} of {len(train):,}"
 
 
 def flip_horizontal(image: Tensor, target: Target) -> tuple[Tensor, Target]:

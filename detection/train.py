@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import psvit
 from psvit.archfile import ArchFile
 from psvit.detection.backbone import find_backbone
-from psvit.detection.coco import CocoImages, open_split
+from psvit.detection.coco import CocoImages, open_split, overview
 from psvit.detection.config import DetectTrainConfig
 from psvit.detection.evaluate import about_detector, measure, table
 from psvit.detection.feed import DetectionFeed, Target
@@ -72,7 +72,7 @@ def train_detector(config: DetectTrainConfig) -> DetectResult:
         main = runtime.processes.main
         if main and not (run.path / "checkpoint.pt").exists():
             begins = "random weights" if start is None else str(start)
-            print(f"{network.name} from {begins}, on {len(images):,} images with {len(images.class_names)} classes")
+            print("\n".join([f"{network.name} from {begins}", *overview(images, val)]), flush=True)
         trained = train(detector, recipe, task, runtime, run)
         if not main:
             return DetectResult(run.path, run.path / WEIGHTS, {})

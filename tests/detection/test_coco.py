@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from psvit.detection.coco import CocoImages, flip_horizontal, open_coco, open_split
+from psvit.detection.coco import CocoImages, flip_horizontal, open_coco, open_split, overview
 from psvit.detection.data_config import CocoConfig
 from psvit.detection.listing import has_area
 
@@ -116,6 +116,32 @@ def test_crowds_and_boxes_without_area_are_not_learned(made):
     )
     assert images[0][1]["boxes"].tolist() == [[0, 0, 3, 3], [2, 1, 3, 2]]
     assert images.notes == (f"{made.file}: objects without area, left out of training: 4",)
+
+
+def test_what_is_read_is_told(made, tmp_path):
+    """Objects that are learned from: no crowd, none without area; a class that can only be got wrong is named."""
+    train = made.open(
+        annotation(1),
+        annotation(2),
+        annotation(3, category=9, iscrowd=1, segmentation={"size": [HEIGHT, WIDTH], "counts": [0, 9, 39]}),
+    )
+    assert train.count_objects() == ({"cat": 2, "dog": 0}, 1)
+    (tmp_path / "val").mkdir()
+    val = Made(tmp_path / "val")
+    assert list(overview(train, val.open(annotation(1, category=9)))) == [
+        "2 classes; 2 images with 2 objects to learn from, 2 with 1 to validate on",
+        "objects per class: 0 (dog) to 2 (cat)",
+        "    nothing to learn from, but to validate on, of: dog",
+        "    images without an object: 1 of 2",
+    ]
+
+
+def test_counted_objects_are_those_that_are_read(shapes_root):
+    images = open_split(CocoConfig(root=str(shapes_root)), "train")
+    labels = torch.cat([target["labels"] for _, target in images])
+    objects, empty = images.count_objects()
+    assert list(objects.values()) == torch.bincount(labels, minlength=len(objects) + 1)[1:].tolist()
+    assert empty == sum(not len(target["labels"]) for _, target in images)
 
 
 def test_parts_of_polygons_that_are_no_triangle_are_dropped(made):
