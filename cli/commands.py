@@ -440,8 +440,8 @@ _COMMANDS = (
         task="psvit.search.finals:finals",
         schema="psvit.search.config:FinalsConfig",
         flags=(Flag("--keep", "keep", "N"), Flag("--epochs", "recipe.epochs", "N"), _SUPERNET, _OUT),
-        settings="control init max_networks max_epochs jobs recipe.batch_size recipe.lr recipe.precision data_root "
-        "workers seed device",
+        settings="control init max_networks max_epochs max_minutes jobs recipe.batch_size recipe.lr recipe.precision "
+        "data_root workers seed device",
         examples={
             "of the search of the first example of run": "psvit-search finals runs/default/exhaustive-5M --keep 16",
             "shorter, from the supernet's weights": "psvit-search finals runs/default/exhaustive-5M --keep 8 "

@@ -132,13 +132,16 @@ class _Final:
         entrants = entrants[: plan[0].entrants]
         print(self._announcement(tied, plan), flush=True)
         rounds = []
-        for number, planned in enumerate(plan):
-            left = plan[number + 1].entrants if number + 1 < len(plan) else 1
-            played = self._play(entrants, planned, number % DROPS, left)
+        for number, (planned, follows) in enumerate(zip(plan, [*plan[1:], None], strict=True)):
+            outcomes = self._train(entrants, planned.epochs)
+            left = follows.entrants if follows is not None and self._affords(follows) else 1
+            played = self._judge(entrants, outcomes, planned.epochs, number % DROPS, left)
             entrants = [Architecture.parse(each.layers) for each in played.networks if each.kept]
             rounds.append(played)
             print(f"round {number + 1} of {len(plan)}: {len(played.networks)} networks, {left} go on", flush=True)
-        record = self._conclude(entrants[0], rounds, len(tied))
+            if left == 1:
+                break
+        record = self._conclude(entrants[0], rounds, len(plan), len(tied))
         record.save(self.folder / RECORD)
         self._save_arch(entrants[0])
         print("\n".join(record.lines))
@@ -185,14 +188,29 @@ class _Final:
 
     # ------------------------------------------------------------------------------------------------ rounds
 
-    def _play(self, entrants: Sequence[Architecture], planned: PlannedRound, part: int, left: int) -> FinalRound:
-        """Train all, and keep ``left`` of them by their loss on the images of a part."""
+    def _affords(self, planned: PlannedRound) -> bool:
+        """Whether a round and the control are predicted to take no more than is left of ``max_minutes``."""
+        if self.config.max_minutes is None:
+            return True
+        spent = sum(_seconds(task.folder, self.data.size("train")) for task in self.trainings.values())
+        trained = sum(task.recipe.epochs for task in self.trainings.values())
+        wanted = (planned.entrants + self.config.control) * planned.epochs
+        return spent * (1 + wanted / trained) <= 60 * self.config.max_minutes
+
+    def _judge(
+        self,
+        entrants: Sequence[Architecture],
+        outcomes: Sequence[ImageOutcomes],
+        epochs: int,
+        part: int,
+        left: int,
+    ) -> FinalRound:
+        """Keep ``left`` of those that were trained, by their loss on the images of a part."""
         judged = self.part == part
-        outcomes = self._train(entrants, planned.epochs)
         losses = [float(each.loss[judged].mean(dtype=np.float64)) for each in outcomes]
         order, kept = goes_on(losses, len(losses)), goes_on(losses, left)
         networks = (self._network(entrants[row], outcomes[row], judged, row in kept) for row in order)
-        return FinalRound(planned.epochs, int(judged.sum()), tuple(networks))
+        return FinalRound(epochs, int(judged.sum()), tuple(networks))
 
     def _network(
         self, architecture: Architecture, outcomes: ImageOutcomes, judged: NDArray[np.bool_], kept: bool
@@ -241,7 +259,9 @@ class _Final:
 
     # ------------------------------------------------------------------------------------------------ results
 
-    def _conclude(self, winner: Architecture, rounds: Sequence[FinalRound], tied: int) -> FinalRecord:
+    def _conclude(
+        self, winner: Architecture, rounds: Sequence[FinalRound], planned: int, tied: int
+    ) -> FinalRecord:
         """Train the control, and say what the winner is worth on the images that dropped nobody."""
         cost, epochs, reports = self.trained.space.cost(winner), rounds[-1].epochs, self.part == REPORT
         drawn = self._draw_control(winner, cost.flops)
@@ -262,6 +282,7 @@ class _Final:
             searched=self.searched.layers,
             tied=tied,
             rounds=tuple(rounds),
+            planned=planned,
             control=tuple(control),
             num_images=int(reports.sum()),
             loss=mean_interval(own.loss[reports]),

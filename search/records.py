@@ -243,6 +243,7 @@ class FinalRecord(Record):
         searched: layers of the search's winner.
         tied: how many could not be told from that one, itself included; the best of them entered.
         rounds: first to last.
+        planned: how many there would have been, had ``max_minutes`` not ended it.
         control: random architectures of the winner's cost, trained as long as it.
         num_images: that report: they ranked nobody who entered, the search's own winner apart, and dropped nobody.
         loss, top1: the winner's own on these.
@@ -265,6 +266,7 @@ class FinalRecord(Record):
     searched: str
     tied: int
     rounds: tuple[FinalRound, ...]
+    planned: int
     control: tuple[FinalNetwork, ...]
     num_images: int
     loss: Estimate
@@ -286,8 +288,13 @@ class FinalRecord(Record):
             f"winner of the final: {self.layers}, {format_quantity(self.flops)} FLOPs, "
             f"{format_quantity(self.params)} parameters",
             self._changed(),
-            worth,
         ]
+        if len(self.rounds) < self.planned:
+            lines.append(
+                f"max_minutes ended it behind round {len(self.rounds)} of {self.planned}: the trainings that decided "
+                f"had {self.rounds[-1].epochs} epochs"
+            )
+        lines.append(worth)
         if self.gain_loss is not None:
             several = f"the mean of {len(self.control)} random architectures" if len(self.control) > 1 else "one"
             lines.append(

@@ -16,6 +16,7 @@ from psvit.engine.config import Recipe
 from psvit.intervals import mean_interval, wilson
 from psvit.run.jobs import Job
 from psvit.run.signals import Stopped
+from psvit.search import finals as finals_module
 from psvit.search import standalone
 from psvit.search.config import BudgetConfig, FinalsConfig, SearchConfig, SearchRunConfig
 from psvit.search.crossfit import assign_folds
@@ -178,6 +179,31 @@ def test_inherited_weights_are_where_it_starts(
     for network in found.rounds[0].networks:  # nothing was learned: the scores are those of the search
         loss = outcomes(still, 1, network.layers)["loss"].mean()
         assert loss == pytest.approx(history.loc[network.layers, "loss"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_final_ends_where_the_next_round_would_take_too_long(
+    whole: FinalsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standalone, "run_jobs", here)
+    monkeypatch.setattr(finals_module, "_seconds", lambda folder, images: 60.0)
+    long = FinalRecord.load(Path(whole.out) / "final.json")
+    assert len(long.rounds) == long.planned
+    for minutes, rounds in ((11.9, 1), (12.0, 2)):  # 4 minutes for 4 epochs, then (2 + 2) * 2 epochs
+        config = replace(whole, out=str(tmp_path / f"{rounds}"), max_minutes=minutes)
+        for command in range(2):  # and again, as if resumed
+            found = finals(config).record
+            assert (len(found.rounds), found.planned) == (rounds, 2), command
+        assert [each.kept for each in found.rounds[-1].networks] == [True] + (len(found.rounds[-1].networks) - 1) * [
+            False
+        ]
+        assert found.layers == found.rounds[-1].networks[0].layers
+        assert len(found.control) == 2
+        assert any("ended it behind round 1 of 2" in line for line in found.lines) == (rounds == 1)
+        for each in found.control:
+            assert (tmp_path / f"{rounds}/networks/{rounds}-epochs/{each.layers}").is_dir()
+        if rounds == 2:
+            assert replace(found, seconds=0.0) == replace(long, seconds=0.0)
 
 
 def test_what_cannot_be_a_final_is_refused(
