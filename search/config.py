@@ -251,9 +251,9 @@ class FinalPart:
         init: weights that each training starts from: random ones (``scratch``) or the supernet's (``inherit``).
         max_networks: trainings of all rounds together; where they do not suffice, fewer enter.
         max_epochs: epochs of all trainings together; where they do not suffice, fewer enter.
-        max_minutes: of all trainings together, as if one followed another. The first round is trained whatever it takes;
-            a later one that is predicted to take more than is left, with the control, is not, and the best of the round
-            before wins. How fast a machine is then decides how far a final goes: it is no exact repeat by seed.
+        max_minutes: of all trainings together, as if one followed another; a round that is predicted to exceed them,
+            with the control, is not trained. The first is, whatever it takes. How fast a machine is then decides how
+            far a final goes: it is no exact repeat by seed.
         jobs: networks to train at once; 0 is one per core, and on a GPU as many as fit into its memory. No effect on
             the result.
         recipe: training recipe of the last round. Each round before has half the epochs of the one after it.
