@@ -124,8 +124,8 @@ def overview(train: CocoImages, val: CocoImages) -> Iterator[str]:
     """Lines on what is read, and as what."""
     (objects, empty), (others, _) = train.count_objects(), val.count_objects()
     yield (
-        f"{len(train.class_names):,} classes; {len(train):,} images with {sum(objects.values()):,} objects to learn from, "
-        f"{len(val):,} with {sum(others.values()):,} to validate on"
+        f"{len(train.class_names):,} classes; {len(train):,} images with {sum(objects.values()):,} objects to learn "
+        f"from, {len(val):,} with {sum(others.values()):,} to validate on"
     )
     fewest, most = (pick(objects, key=lambda name: objects[name]) for pick in (min, max))
     yield f"objects per class: {objects[fewest]:,} ({printable(fewest)}) to {objects[most]:,} ({printable(most)})"
