@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from psvit.deploy.config import ExportConfig
 from psvit.deploy.formats import FORMATS_BY_NAME, Format, Run
 from psvit.deploy.model import Model, arch_beside, load
 from psvit.retrain.hub import CARD, HUB, write_hub
+from psvit.run.files import make_folder, move_into_place
 from psvit.units import format_duration
 
 BATCHES = (1, 5)  # that are compared with torch
@@ -37,7 +37,7 @@ def export(config: ExportConfig) -> list[Path]:
     model, folder = load(arch_path, "cpu"), Path(config.save)
     data = open_data(config.data).as_seen_by(model.trained_on, config.model)
     batches = list(data.eval_batches("test", model.image_size, max(BATCHES)))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = []
     if files:
         batch = torch.export.Dim("batch", min=1)
@@ -64,7 +64,7 @@ def _make(
         check_same(run, model, batches[0][0], path.name)
         _, said = _score(run, batches)
         del run
-        os.replace(made, path)
+        move_into_place(made, path)
     print(f"wrote {path}: {path.stat().st_size / 2**20:.1f} MiB, test {said}")
     return path
 

@@ -83,7 +83,6 @@ def compare(config: CompareConfig) -> CompareRecord:
     print(text)
     if config.save is not None:
         folder = Path(config.save)
-        folder.mkdir(parents=True, exist_ok=True)
         record.save(folder / "compare.json")
         write_text(folder / "compare.md", text + "\n")
         draw_comparison(record, folder / "compare.png")

@@ -13,7 +13,7 @@ from psvit.archfile import ArchFile
 from psvit.intervals import Estimate, share
 from psvit.retrain.artifacts import WEIGHTS
 from psvit.retrain.results import RetrainRecord
-from psvit.run.files import write_text
+from psvit.run.files import make_folder, write_atomically, write_text
 from psvit.run.folder import recorded_command
 from psvit.units import format_quantity
 
@@ -29,7 +29,7 @@ def write_hub(folder: Path, run: Path, arch: ArchFile, right: int, images: int, 
         arch: the network, which has met data.
         right: how many of the ``images`` test images of the dataset ``data`` it takes for what they are.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _link(run / WEIGHTS, folder / WEIGHTS)
     write_text(folder / "arch.json", (run / "arch.json").read_text(encoding="utf-8"))
     write_text(folder / "config.json", json.dumps(hub_config(arch), indent=2) + "\n")
@@ -143,4 +143,5 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        with open(source, "rb") as content:
+            write_atomically(target, lambda file: shutil.copyfileobj(content, file))

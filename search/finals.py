@@ -251,7 +251,6 @@ class _Final:
         supernet, cells = self.trained.load(), self.trained.space.cells
         files = [self.folder / "networks" / "inherited" / f"{each}.safetensors" for each in architectures]
         for architecture, file in zip(architectures, files, strict=True):
-            file.parent.mkdir(parents=True, exist_ok=True)
             if not file.exists():
                 about = {"architecture": str(architecture), "supernet_sha256": self.trained.sha256()}
                 save_weights(file, inherit(supernet, CellPath.canonical(architecture, cells)), about)
@@ -259,9 +258,7 @@ class _Final:
 
     # ------------------------------------------------------------------------------------------------ results
 
-    def _conclude(
-        self, winner: Architecture, rounds: Sequence[FinalRound], planned: int, tied: int
-    ) -> FinalRecord:
+    def _conclude(self, winner: Architecture, rounds: Sequence[FinalRound], planned: int, tied: int) -> FinalRecord:
         """Train the control, and say what the winner is worth on the images that dropped nobody."""
         cost, epochs, reports = self.trained.space.cost(winner), rounds[-1].epochs, self.part == REPORT
         drawn = self._draw_control(winner, cost.flops)

@@ -21,7 +21,7 @@ import numpy as np
 from psvit.data.encode import Record
 from psvit.data.images import Images
 from psvit.data.store import FORMAT, INDEX, VERSION, Described, Index, Table, pack_names, shard_name, unpack_names
-from psvit.run.files import sha256, write_atomically, write_text
+from psvit.run.files import make_folder, move_into_place, sha256, write_atomically, write_text
 
 REQUEST = "prepare.json"
 
@@ -102,7 +102,7 @@ class CacheFolder:
     def locked(self) -> Iterator[None]:
         """Make the folder where needed, and let no second process work in it."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             lock = open(self.path / ".lock", "a")  # noqa: SIM115  (open as long as the context)
         except OSError as error:
             raise ValueError(
@@ -164,7 +164,7 @@ class CacheFolder:
         if content.write(beside) != described:
             beside.unlink()
             return False
-        os.replace(beside, self.path / content.shard.name)
+        move_into_place(beside, self.path / content.shard.name)
         return True
 
     def write_table(self, split: str, shards: Sequence[FinishedShard]) -> Described:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import yaml
 
 import psvit
-from psvit.run.files import sweep_parts, write_text
+from psvit.run.files import flush_folder, make_folder, sweep_parts, write_text
 
 # Settings (and all below them) that a run may change when it resumes: they have no effect on its result, or are where a
 # file lies whose content is compared (``supernet``, ``run``, ``arch``, ``data_root``, ``start``, ``distill.weights``).
@@ -139,7 +139,7 @@ class RunFolder:
 
     def _take(self) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             lock = open(self.path / ".lock", "a+")  # noqa: SIM115  (open as long as the run)
         except OSError as error:
             raise ValueError(
@@ -155,6 +155,7 @@ class RunFolder:
             ) from error
         self._lock = lock
         sweep_parts(self.path)
+        flush_folder(self.path)  # a process that was killed may have come no further than to a name
 
     def _release(self) -> None:
         if self._lock is not None:
