@@ -12,7 +12,7 @@ import pandas as pd
 import psvit
 from psvit.arch import Architecture, CellPath
 from psvit.preprocessing import TrainedOn
-from psvit.run.files import append_bytes, write_text
+from psvit.run.files import append_bytes, read_appended, write_text
 from psvit.run.folder import differences
 from psvit.run.records import Record
 from psvit.search.budget import Budget
@@ -126,7 +126,7 @@ class History:
         return pd.DataFrame([t.row(i) for i, t in enumerate(self.trials, start=1)], columns=list(HISTORY.columns))
 
     def _read(self) -> None:
-        content = self.path.read_bytes()
+        content = read_appended(self.path)
         self._end = content.rfind(b"\n") + 1
         header, *lines = content[: self._end].decode(errors="replace").splitlines(keepends=True) or [""]
         if header != f"{HISTORY.header}\n":

@@ -10,10 +10,11 @@ not better, so that ``keep`` x architectures x rounds tests may err, each with a
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -169,6 +170,24 @@ def race(
     return Raced(seen, top1, losses / seen, last, RaceRecord(confidence, keep, tuple(rounds), spent, everything, share))
 
 
+def _checksums(rows: npt.NDArray[Any], first: int) -> npt.NDArray[np.uint32]:
+    """Of each row and its place in the file, where the first of them is number ``first``."""
+    size = rows.dtype.itemsize - 4  # without the checksum itself
+    places = (number.to_bytes(8, "little") for number in range(first, first + len(rows)))
+    sums = [zlib.crc32(row.tobytes()[:size], zlib.crc32(place)) for row, place in zip(rows, places, strict=True)]
+    return np.array(sums, dtype=np.uint32)
+
+
+def _whole_rows(path: Path, row: np.dtype[Any]) -> int:
+    """How many rows of a file, from the first, are those that were written; 0 without a file.
+
+    What was being written when the power went off may be there in length and hold anything.
+    """
+    rows = np.fromfile(path, dtype=row) if path.exists() else np.empty(0, dtype=row)
+    differ = np.flatnonzero(rows["crc32"] != _checksums(rows, 0))
+    return int(differ[0]) if len(differ) else len(rows)
+
+
 def _flops(flops: Callable[[Sequence[Architecture]], int], architectures: Sequence[Architecture]) -> int:
     chunks = (architectures[first : first + TOGETHER] for first in range(0, len(architectures), TOGETHER))
     return sum(flops(chunk) for chunk in chunks)
@@ -182,8 +201,8 @@ def _score_round(
     title: str,
 ) -> tuple[Correct, npt.NDArray[np.float64]]:
     """What each has right of some images, and the sum of its losses; what is on file is not scored again."""
-    row = np.dtype([("loss", "<f8"), ("correct", "u1", (-(-len(images) // 8),))])
-    whole = path.stat().st_size // row.itemsize if path.exists() else 0
+    row = np.dtype([("loss", "<f8"), ("correct", "u1", (-(-len(images) // 8),)), ("crc32", "<u4")])
+    whole = _whole_rows(path, row)
     if whole < len(architectures):
         whole -= whole % TOGETHER  # a chunk that was cut short does not count
     with Counter(len(architectures), title, "architectures") as bar:
@@ -194,6 +213,7 @@ def _score_round(
             rows = np.empty(len(chunk), dtype=row)
             rows["loss"] = scored.loss.sum(axis=1, dtype=np.float64)
             rows["correct"] = np.packbits(scored.correct, axis=1)
+            rows["crc32"] = _checksums(rows, first)
             append_bytes(path, rows.tobytes(), first * row.itemsize)
             bar.advance(len(chunk))
     rows = np.fromfile(path, dtype=row, count=len(architectures))

@@ -193,15 +193,13 @@ class _Search:
             self.record,
         )
         raced.record.save(self.folder / "race.json")
-        if len(history):
-            return
         columns = (raced.top1, raced.loss, raced.num_images, raced.round)
-        history.append(
-            [
-                Trial(architecture, *astuple(self.space.cost(architecture)), *scored)
-                for architecture, *scored in zip(architectures, *(column.tolist() for column in columns), strict=True)
-            ]
-        )
+        trials = [
+            Trial(architecture, *astuple(self.space.cost(architecture)), *scored)
+            for architecture, *scored in zip(architectures, *(column.tolist() for column in columns), strict=True)
+        ]
+        if missing := trials[len(history) :]:  # a run that was killed while it wrote them has left the first few
+            history.append(missing)
 
     def _score_baseline(self, history: History, best: Trial) -> History:
         """Random architectures of the winner's cost, within the budget: what picking one blindly would have given."""

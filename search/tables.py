@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from psvit.run.files import write_text
+from psvit.run.files import read_appended, write_text
 from psvit.run.records import shown
 from psvit.search.crossfit import FOLDS
 
@@ -75,8 +75,8 @@ class Table:
                 raise ValueError(f"line {row + 1}: {error}") from None
 
     def read(self, path: Path) -> pd.DataFrame:
-        """The rows of a file; of one that grows, a last line that was cut short, since the search runs or was killed, is
-        left out.
+        """The rows of a file; of one that grows without a last line that was cut short, as while the search runs or
+        where it was killed.
 
         Raises:
             ValueError: the file is missing or cut short, or has other columns or a value of another type.
@@ -84,7 +84,7 @@ class Table:
         types = {name: _TYPES[kind] for name, kind in self.columns.items() if kind is not float}
         exactly = {name: float for name, kind in self.columns.items() if kind is float}  # to the last bit
         try:
-            content = path.read_bytes()
+            content = read_appended(path) if self.grows else path.read_bytes()
             if content and not self.grows and not content.endswith(b"\n"):
                 raise ValueError("its last line is cut short")
             header, *lines = content[: content.rfind(b"\n") + 1].decode().splitlines() or [""]

@@ -46,14 +46,17 @@ def test_floats_survive_exactly(tmp_path: Path) -> None:
     assert History(tmp_path / "history.csv").trials == history.trials == trials
 
 
+@pytest.mark.parametrize("zeros", [False, True], ids=["", "zeros"])
 @pytest.mark.parametrize("cut", range(1, 24))
-def test_a_line_cut_short_is_dropped_and_mended(tmp_path: Path, cut: int) -> None:
+def test_a_line_cut_short_is_dropped_and_mended(tmp_path: Path, cut: int, zeros: bool) -> None:
+    """Whether it ends there, or has zeros where the rest had not reached the disk when the power went off."""
     path = tmp_path / "history.csv"
     History(path, RECORD).append(TRIALS)
     whole = path.read_bytes()
     last = len(whole.splitlines(keepends=True)[-1])
     assert cut < last
-    path.write_bytes(whole[: len(whole) - last + cut])
+    path.write_bytes(whole[: len(whole) - last + cut] + (bytes(last - cut - 1) + b"\n") * zeros)
+    assert len(HISTORY.read(path)) == 2
     history = History(path, RECORD)
     assert history.trials == TRIALS[:2]
     history.append(TRIALS[2:])

@@ -237,6 +237,10 @@ def test_a_race_ends_with_the_winner_of_full_scoring(config: SearchRunConfig, tm
     files = {path.name: path.read_bytes() for path in (tmp_path / "race").glob("*.csv")}
     search(config)  # and it is over
     assert {path.name: path.read_bytes() for path in (tmp_path / "race").glob("*.csv")} == files
+    written = tmp_path / "race/history.csv"  # but where its history was cut short, the rest of it is written
+    written.write_bytes(files["history.csv"][: len(files["history.csv"]) // 2])
+    search(config)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "race").glob("*.csv")} == files
 
 
 def test_a_score_on_some_images(config: SearchRunConfig) -> None:
