@@ -4,7 +4,7 @@
 # make test-slow                  those that `make test` leaves out
 # make test-oldest                `make test` on Python 3.11 and the oldest releases that pyproject.toml allows
 # make test-newest                `make test` on the newest releases that pip finds today
-# make campaign [MINUTES=60]      damaged files for every reader, and a table of what became of them
+# make campaign [MINUTES=60]      damaged files for every reader, power cuts, and tables of what became of them
 # make check                      ruff and mypy
 # make lock                       renew requirements.lock, by which all but the oldest and newest are installed
 # make clean                      remove environments, caches and build files; runs/ stays

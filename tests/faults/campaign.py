@@ -1,11 +1,13 @@
-"""Damaged files for every reader: each must be refused in one line, or be read; nothing may crash, hang, or lie.
+"""Damaged files for every reader: each must be refused in one line, or be read; nothing may crash, hang, or lie. Then
+power cuts (``tests/faults/power.py``), in a third of the time.
 
     make campaign [MINUTES=60]
     python -m tests.faults.campaign --minutes 60 [--reader arch.json] [--seed 0]
 
 Prints a table: how many files were tried, refused, read as they were, read as something else, and failed, with seeds of
 those that failed. A sealed file must not be read as something else. ``--reader NAME --seed N --count 1 --keep FILE``
-makes the file of one seed again. What once failed lies in ``corpus/`` and is tried first.
+makes the file of one seed again. What once failed lies in ``corpus/`` and is tried first. ``--reader`` leaves the power
+cuts out.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from tests.faults import power
 from tests.faults.mutate import damaged
 from tests.faults.readers import Reader, make_samples, readers
 
@@ -167,9 +170,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10**6, help="files of each reader, at most")
     parser.add_argument("--keep", type=Path, help="where to leave the last damaged file")
     asked = parser.parse_args()
+    seconds = 60 * asked.minutes
+    cut = 0.0 if asked.reader else seconds / 3  # of power cuts
     with tempfile.TemporaryDirectory() as temporary:
         make_samples(Path(temporary))
-        end = time.monotonic() + 60 * asked.minutes
+        end = time.monotonic() + seconds - cut
         chosen = [each for each in readers(Path(temporary)) if asked.reader in each.name]
         tallies: dict[str, Tally] = {}
         for place, reader in enumerate(chosen):
@@ -182,7 +187,13 @@ def main() -> None:
             for seed, why in list(tallies[reader.name].failed.items())[:8]:
                 print(f"{reader.name}, seed {seed}: {why}", file=sys.stderr, flush=True)
     print("\n".join(table(tallies)))
-    sys.exit(any(tally.failed for tally in tallies.values()))
+    failed = any(tally.failed for tally in tallies.values())
+    if cut:
+        with tempfile.TemporaryDirectory() as temporary:
+            cuts = power.campaign(Path(temporary).resolve(), list(power.COMMANDS), cut)
+        print("\n".join(["", *power.table(cuts)]))
+        failed |= any(tally.failed for tally in cuts.values())
+    sys.exit(failed)
 
 
 if __name__ == "__main__":
