@@ -126,6 +126,7 @@ TASKS = {
         _arrows("arrows", 5, (32, 48, 64), 8, 160_000),
         _arrows("arrows-6", 6, (32, 48, 64), 8, 160_000),
         _arrows("arrows-4", 4, (16, 24, 32), 8, 80_000),
+        _arrows("arrows-4-once", 4, (16, 24, 32), 1, 2_000_000),
     )
 }
 EXTREMES = ("B-B-B", "BB-BB-BB", "BBBBBB-B-B", "B-B-BBBBBB", "BSSSSS-BSSSSS-BSSSSS", "BBBBBB-BBBBBB-BBBBBB")
