@@ -138,7 +138,7 @@ class Correlations:
     def _headroom(self) -> list[str]:
         """What there is to find, and how much of it a ranking can show."""
         if self.loss_noise is None or self.top1_noise is None:
-            return ["fewer than two networks share two seeds, so what of their order is chance is not known: seeds=2 says it"]
+            return ["no two networks share two seeds, so what of their order is chance is not known: seeds=2 says it"]
         lines = []
         for what, noise, pair in (("loss", self.loss_noise, self.loss), ("top-1", self.top1_noise, self.top1)):
             says = (
