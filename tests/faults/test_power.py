@@ -5,6 +5,7 @@ as many as it has time for; the default is a few of each.
 """
 
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,20 +154,24 @@ def search(folder: Path) -> None:
 
 
 def test_a_search_that_is_cut_anywhere_resumes(tmp_path: Path) -> None:
+    """And once more where it resumes, at a write drawn at random."""
     (tmp_path / "whole").mkdir()
     record = watched(tmp_path / "whole", search)
     assert record.late == []
     expected = {path.name: path.read_bytes() for path in (tmp_path / "whole/runs/x").iterdir()}
     assert len(expected) == 6
-    pictures = distinct(record)
+    pictures, rng = distinct(record), random.Random(0)
     assert len(pictures) > 40
     for number, picture in enumerate(pictures):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        restore(picture, record.blobs, folder)
-        search(folder)
-        found = {path.name: path.read_bytes() for path in (folder / "runs/x").iterdir()}
-        assert found == expected, pictures[picture]
+        again = record
+        for folder in (tmp_path / f"{number}", tmp_path / f"{number} again"):
+            folder.mkdir()
+            restore(picture, again.blobs, folder)
+            again = watched(folder, search)
+            found = {path.name: path.read_bytes() for path in (folder / "runs/x").iterdir()}
+            assert found == expected, (number, folder)
+            assert again.late == []
+            picture = rng.choice([*distinct(again)])
 
 
 # ------------------------------------------------------------------------------------------------------ the commands
