@@ -21,7 +21,7 @@ import numpy as np
 from psvit.data.encode import Record
 from psvit.data.images import Images
 from psvit.data.store import FORMAT, INDEX, VERSION, Described, Index, Table, pack_names, shard_name, unpack_names
-from psvit.run.files import make_folder, move_into_place, sha256, write_atomically, write_text
+from psvit.run.files import LOCK, make_folder, move_into_place, sha256, write_atomically, write_text
 
 REQUEST = "prepare.json"
 
@@ -103,7 +103,7 @@ class CacheFolder:
         """Make the folder where needed, and let no second process work in it."""
         try:
             make_folder(self.path)
-            lock = open(self.path / ".lock", "a")  # noqa: SIM115  (open as long as the context)
+            lock = open(self.path / LOCK, "a")  # noqa: SIM115  (open as long as the context)
         except OSError as error:
             raise ValueError(
                 f"cannot write to {self.path}: {error.strerror}; give another folder with --save"

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+LOCK = ".lock"  # the file by which one process at a time works in a folder
 _PART = ".part"  # what the names of unfinished files end in
 
 
@@ -75,9 +76,15 @@ def flush_folder(folder: Path) -> None:
 
 
 def sweep_parts(folder: Path) -> None:
-    """Delete what killed processes have left of files that they were writing; nobody else may be writing there."""
-    for path in folder.glob(f".*{_PART}"):
-        path.unlink(missing_ok=True)
+    """Delete what killed processes have left of files that they were writing, in a folder and those below it.
+
+    Nobody else may be writing there. A folder below that has a lock of its own is left to those who hold it.
+    """
+    for place, folders, names in os.walk(folder):
+        folders[:] = [each for each in folders if not os.path.exists(os.path.join(place, each, LOCK))]
+        for name in names:
+            if name.startswith(".") and name.endswith(_PART):
+                Path(place, name).unlink(missing_ok=True)
 
 
 def append_bytes(path: Path, content: bytes, at: int) -> None:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import yaml
 
 import psvit
-from psvit.run.files import flush_folder, make_folder, sweep_parts, write_text
+from psvit.run.files import LOCK, flush_folder, make_folder, sweep_parts, write_text
 
 # Settings (and all below them) that a run may change when it resumes: they have no effect on its result, or are where a
 # file lies whose content is compared (``supernet``, ``run``, ``arch``, ``data_root``, ``start``, ``distill.weights``).
@@ -123,7 +123,7 @@ class RunFolder:
         if error is not None and self.main and self._is_unused():
             for name in RECORDS:
                 (self.path / name).unlink(missing_ok=True)
-            (self.path / ".lock").unlink(missing_ok=True)
+            (self.path / LOCK).unlink(missing_ok=True)
             with suppress(OSError):  # it is not empty
                 self.path.rmdir()
         self._release()
@@ -131,7 +131,7 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """Whether anything lies here beside what every run begins with: a resumed run, or one that is done."""
-        return not {path.name for path in self.path.iterdir()} <= {*RECORDS, ".lock"}
+        return not {path.name for path in self.path.iterdir()} <= {*RECORDS, LOCK}
 
     def _is_unused(self) -> bool:
         """Whether this is a run in which nothing was done."""
@@ -140,7 +140,7 @@ class RunFolder:
     def _take(self) -> None:
         try:
             make_folder(self.path)
-            lock = open(self.path / ".lock", "a+")  # noqa: SIM115  (open as long as the run)
+            lock = open(self.path / LOCK, "a+")  # noqa: SIM115  (open as long as the run)
         except OSError as error:
             raise ValueError(
                 f"cannot use the run folder {self.path}: {error.strerror}; choose another out=..."

@@ -59,9 +59,14 @@ def test_the_folder_is_flushed_behind_the_rename(tmp_path: Path, monkeypatch: py
 
 
 def test_what_a_killed_process_has_left_is_swept_when_the_run_resumes(tmp_path: Path) -> None:
-    left = [tmp_path / ".checkpoint.pt.4711.part", tmp_path / f".result.json.{'ab' * 8}.part"]
-    for path in (*left, tmp_path / "part", tmp_path / "notes.part"):
+    """In the folder and below it, but not in that of another run."""
+    part = f".result.json.{'ab' * 8}.part"
+    left = [tmp_path / ".checkpoint.pt.4711.part", tmp_path / part, tmp_path / "hub/a" / part]
+    others = [tmp_path / "networks/B/.lock", tmp_path / "networks/B" / part]
+    for path in (*left, *others, tmp_path / "part", tmp_path / "notes.part"):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     with RunFolder(tmp_path, {}):
         assert not any(path.exists() for path in left)
+        assert all(path.exists() for path in others)
     assert {"part", "notes.part"} <= {path.name for path in tmp_path.iterdir()}
