@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from psvit.run.files import LOCK
 from psvit.run.folder import recorded_command
 from psvit.run.records import Record
 from psvit.units import format_quantity
@@ -91,7 +92,7 @@ def look(folder: Path) -> FoundRun:
         found = str(error)
     finished = found is not None
     state = "finished" if finished else "stopped"
-    if _is_locked(folder / ".lock"):
+    if _is_locked(folder / LOCK):
         state = "running"
     if not finished and (progress := _progress(folder)):
         state += f" at {progress}"
