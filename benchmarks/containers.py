@@ -107,7 +107,7 @@ def main() -> None:
         rows["predict, PNG files"] = predicted(psvit.load(run), test)
         hub, *_ = api.export(model=str(run), to="hub", save=str(folder))
         rows["predict, hub folder, PNG files"] = predicted(psvit.load(hub), test)
-        for file in api.export(model=str(run), to="torch-export,onnx", save=str(folder)):
+        for file in api.export(model=str(run), to="torch-export,onnx,openvino", save=str(folder)):
             rows[f"predict, {file.name}, PNG files"] = predicted(psvit.load(file), test)
         rows["timm, hub folder, its transform and loader, PNG files"] = by_timm(hub, test)
     print(f"torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}\n")

@@ -319,14 +319,14 @@ _COMMANDS = (
     Command(
         name="export",
         summary="a trained network as a file for another runtime",
-        about="Writes a network for torch.export or ONNX, for batches of any size, with class names and preprocessing "
-        "in its metadata. A file whose answers differ from torch's is not left.",
+        about="Writes a network for torch.export, ONNX or OpenVINO, for batches of any size, with class names and "
+        "preprocessing in its metadata. A file whose answers differ from torch's is not left.",
         task="psvit.deploy.export:export",
         schema="psvit.deploy.config:ExportConfig",
         flags=(Flag("--to", "to", "FORMATS"), _SAVE_DIR),
         settings=_DATA,
         examples={
-            "two formats": "psvit-search export runs/default/retrain --to torch-export,onnx",
+            "three formats": "psvit-search export runs/default/retrain --to torch-export,onnx,openvino",
         },
         argument=Flag("MODEL", "model", "MODEL"),
     ),

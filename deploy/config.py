@@ -39,7 +39,7 @@ class PredictConfig:
             raise ValueError("csv and json are both asked for; leave one of them out")
 
 
-FILES = ("torch-export", "onnx")  # of other runtimes
+FILES = ("torch-export", "onnx", "openvino")  # of other runtimes
 FORMATS = (*FILES, "hub")
 
 
@@ -49,7 +49,7 @@ class ExportConfig:
 
     Attributes:
         model: trained network: the run folder of ``retrain``, or its arch.json.
-        to: formats, such as ``torch-export`` or ``torch-export,onnx``; ``hub`` is a folder for a model hub.
+        to: ``torch-export``, ``onnx``, ``openvino``, or several with a comma between; ``hub`` is a folder for hubs.
         save: folder for the files.
         data: dataset on whose test split they are compared with torch and scored.
     """

@@ -27,8 +27,8 @@ def export(config: ExportConfig) -> list[Path]:
     """Write the formats, each with its size, its top-1 on the test split in its runtime, and its time for an image.
 
     Raises:
-        ValueError: no trained network, a runtime that is not installed, data of other classes, or answers that differ
-            from torch's at a batch of 1 or 5: the file is not left then.
+        ValueError: no trained network, or one that is exported already, a runtime that is not installed, data of other
+            classes, or answers that differ from torch's at a batch of 1 or 5: the file is not left then.
     """
     files = [FORMATS_BY_NAME[name] for name in config.formats if name != "hub"]
     for each in files:
@@ -55,7 +55,7 @@ def export(config: ExportConfig) -> list[Path]:
 def _make(
     form: Format, program: torch.export.ExportedProgram, model: Model, batches: list[tuple[Tensor, Tensor]], path: Path
 ) -> Path:
-    """Write a file beside its place, compare it with torch, and only then move it there."""
+    """Write a file, and those that belong to it, beside their place, compare with torch, and only then move them."""
     about = {"image_size": list(model.image_size), **model.trained_on.to_json()}
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
@@ -64,8 +64,10 @@ def _make(
         check_same(run, model, batches[0][0], path.name)
         _, said = _score(run, batches)
         del run
-        move_into_place(made, path)
-    print(f"wrote {path}: {path.stat().st_size / 2**20:.1f} MiB, test {said}")
+        for name in (*form.beside, path.name):  # last what is opened
+            move_into_place(made.with_name(name), path.with_name(name))
+    size = sum(path.with_name(name).stat().st_size for name in (path.name, *form.beside))
+    print(f"wrote {' and '.join([str(path), *form.beside])}: {size / 2**20:.1f} MiB, test {said}")
     return path
 
 

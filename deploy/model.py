@@ -17,7 +17,7 @@ from psvit.archfile import load_arch
 from psvit.data.decode import read_image
 from psvit.data.loading import load as load_pictures
 from psvit.data.transforms import EvalTransform, Normalize
-from psvit.deploy.formats import open_file
+from psvit.deploy.formats import is_exported, open_file
 from psvit.engine.device import pick_device
 from psvit.preprocessing import TrainedOn
 from psvit.retrain.artifacts import WEIGHTS
@@ -147,9 +147,11 @@ def load(model: str | PathLike[str], device: str = "auto") -> Model:
             export is to compute on a GPU.
     """
     path = Path(model)
-    if path.is_file() and path.suffix in (".pt2", ".onnx"):
+    if path.is_file() and is_exported(path):
         return _load_exported(path, device)
-    arch_path = arch_beside(path)
+    if path.is_file() and path.suffix == ".bin":
+        raise ValueError(f"{path} is the weights of an OpenVINO network; name the .xml beside it")
+    arch_path = arch_beside(path, "a run folder of retrain, its arch.json, or a file of export")
     arch, weights = load_arch(arch_path), arch_path.parent / WEIGHTS
     known = read_trained_on(weights) or arch.trained_on
     if known is None:
@@ -161,17 +163,18 @@ def load(model: str | PathLike[str], device: str = "auto") -> Model:
     return Model(load_trained(arch, weights), known, arch.image_size, pick_device(device))
 
 
-def arch_beside(path: Path) -> Path:
+def arch_beside(path: Path, accepted: str = "a run folder of retrain, or its arch.json") -> Path:
     """The arch.json of a run folder or a hub folder, or that is given itself.
+
+    Args:
+        accepted: what the message says should have been given.
 
     Raises:
         ValueError: there is none.
     """
     arch_path = path if path.suffix == ".json" else path / "arch.json"
     if not arch_path.is_file():
-        raise ValueError(
-            f"{path} holds no trained network; give a run folder of retrain, its arch.json, or a file of export"
-        )
+        raise ValueError(f"{path} holds no trained network; give {accepted}")
     return arch_path
 
 

@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def make_samples(folder: Path) -> None:
         race = ("search.baseline=5", "search.race=true", "search.race_keep=1", "search.rank_by=top1")
         api.exhaustive(*race, f"out={folder / 'race'}", supernet=str(run), flops="5M")
         made = api.retrain(*TINY, arch=str(found.folder / "arch.json"), **common)
-        api.export(model=str(made.folder), to="torch-export,onnx", save=str(folder / "export"))
+        to = "torch-export,onnx" + ",openvino" * (find_spec("openvino") is not None)
+        api.export(model=str(made.folder), to=to, save=str(folder / "export"))
         main(f"detect shapes --save {folder}/shapes --num-images 4 --num-val-images 2 singles=0".split())
         main(["prepare-data", "data=digits", "--save", str(folder / "packed"), "store=raw", "size=16"])
     write_pictures(folder)
@@ -117,8 +119,8 @@ def _of_runs(folder: Path) -> list[Reader]:
     def table(name: str, kind: Any) -> Reader:
         return Reader(name, search / name, lambda: kind.read(search / name).to_numpy().tolist(), sealed=True, rows=True)
 
-    def exported(name: str) -> Reader:
-        return Reader(name, export / name, lambda: _exported(export / name), costly=True)
+    def exported(name: str, sealed: bool = False) -> Reader:
+        return Reader(name, export / name, lambda: _exported(export / name), sealed, costly=True)
 
     settings = yaml.safe_load((search / "config.yaml").read_text()) if search.exists() else {}
     return [
@@ -139,6 +141,7 @@ def _of_runs(folder: Path) -> list[Reader]:
         Reader("checkpoint.pt", retrain / "checkpoint.pt", lambda: _checkpoint(retrain), sealed=True, costly=True),
         exported("model.pt2"),
         exported("model.onnx"),
+        exported("model.xml", sealed=True),
         _of_data("packed", folder / "packed", folder / "packed/index.json", sealed=True),
         Reader("COCO's listing", *_coco(folder / "shapes")),
     ]
