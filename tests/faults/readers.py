@@ -120,7 +120,8 @@ def _of_runs(folder: Path) -> list[Reader]:
         return Reader(name, search / name, lambda: kind.read(search / name).to_numpy().tolist(), sealed=True, rows=True)
 
     def exported(name: str, sealed: bool = False) -> Reader:
-        return Reader(name, export / name, lambda: _exported(export / name), sealed, costly=True)
+        opened = export / name.replace(".bin", ".xml")
+        return Reader(name, export / name, lambda: _exported(opened), sealed, costly=True)
 
     settings = yaml.safe_load((search / "config.yaml").read_text()) if search.exists() else {}
     return [
@@ -142,6 +143,7 @@ def _of_runs(folder: Path) -> list[Reader]:
         exported("model.pt2"),
         exported("model.onnx"),
         exported("model.xml", sealed=True),
+        exported("model.bin", sealed=True),
         _of_data("packed", folder / "packed", folder / "packed/index.json", sealed=True),
         Reader("COCO's listing", *_coco(folder / "shapes")),
     ]
