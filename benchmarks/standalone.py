@@ -461,18 +461,19 @@ def report(path: Path) -> None:
         )
     print(f"FLOPs alone, the more the better: {_taus(-alone['flops'].to_numpy(float), alone)}")
     print(f"ridge on layers and cost, fitted to the others: {_taus(_predicted(alone, []), alone)}")
-    for (sampling, epochs), rows in inherited.groupby(["sampling", "epochs"]):
+    for (sampling, weights, epochs), rows in inherited.groupby(["sampling", "weights", "epochs"]):
+        trained = f"{sampling}, {weights}, {epochs} epochs"
         seeds = [alone.merge(part, on="layers") for _, part in rows.groupby("seed")]
         losses = [part["inherited_loss"].to_numpy(float) for part in seeds]
         for part, loss in zip(seeds, losses, strict=True):
             worse = (part["inherited_loss"] - part["test_loss"]).groupby(part["depth"], observed=True).mean()
             print(
-                f"{sampling}, {epochs} epochs, seed {part['seed'].iloc[0]}: {_taus(loss, alone)}; mean loss "
+                f"{trained}, seed {part['seed'].iloc[0]}: {_taus(loss, alone)}; mean loss "
                 f"{loss.mean():.3f}; worse than alone by {', '.join(f'{each:.3f}' for each in worse)}"
             )
         if len(losses) > 1:
-            print(f"{sampling}, {epochs} epochs, mean of {len(losses)} seeds: {_taus(np.mean(losses, axis=0), alone)}")
-        print(f"{sampling}, {epochs} epochs, ridge with these, too: {_taus(_predicted(alone, losses), alone)}")
+            print(f"{trained}, mean of {len(losses)} seeds: {_taus(np.mean(losses, axis=0), alone)}")
+        print(f"{trained}, ridge with these, too: {_taus(_predicted(alone, losses), alone)}")
 
 
 def _taus(predicted: np.ndarray, alone: pd.DataFrame) -> str:

@@ -150,14 +150,14 @@ def _mean(rows: Sequence[np.ndarray]) -> Estimate:
 def _ahead(one: Sequence[_Run], other: Sequence[_Run], what: str) -> list[np.ndarray]:
     """How much more one network has of something than another, image by image: a row for each pair of trainings.
 
-    Trainings of one seed are a pair: they see the images in one order, which may be lucky for both. Where the networks
-    have no seed in common, the pairs are by the order of their seeds.
+    Trainings of one seed are a pair: they see the images in one order, which may be lucky for both. The others are
+    paired by the order of their seeds; where one network has more, its last are left out.
     """
-    seeds = {run.record.seed: run for run in other}
-    pairs = [(run, seeds[run.record.seed]) for run in one if run.record.seed in seeds]
+    shared = {run.record.seed for run in one} & {run.record.seed for run in other}
+    ours, theirs = (sorted(runs, key=lambda run: run.record.seed not in shared) for runs in (one, other))
     return [
         getattr(a.outcomes, what).astype(np.float64) - getattr(b.outcomes, what).astype(np.float64)
-        for a, b in pairs or zip(one, other, strict=False)
+        for a, b in zip(ours, theirs, strict=False)
     ]
 
 

@@ -153,10 +153,16 @@ class _Final:
     def _tied(self) -> list[Trial]:
         """The search's winner and all that cannot be told from it."""
         record = self.searched.search
-        trials = History(self.search / "history.csv").trials
-        rivals = [trial for trial in trials if trial.num_images == self.searched.num_images]
+        rivals = [trial for trial in self._trials() if trial.num_images == self.searched.num_images]
         sizes = np.bincount(self.folds, minlength=FOLDS)
         return who_enters(rivals, sizes, record.rank_by, self.adaptive, self._inherited_losses)
+
+    def _trials(self) -> list[Trial]:
+        """What the search scored."""
+        path = self.search / "history.csv"
+        trials = History(path).trials
+        self.searched.check_history(path, len(trials))
+        return trials
 
     def _inherited_losses(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
         """(architectures, images that rank) losses with the supernet's weights."""
@@ -304,7 +310,7 @@ class _Final:
     def _save_arch(self, winner: Architecture) -> None:
         """The winner, with its score in the search."""
         record: HistoryRecord = self.searched.search
-        trials = History(self.search / "history.csv").trials
+        trials = self._trials()
         trial = next(each for each in trials if each.architecture == winner)
         provenance: dict[str, Any] = record.provenance(winner, trial.top1, trial.loss, len(trials))
         save_arch(self.folder / "arch.json", ArchFile(self.trained.space.spec, winner, provenance))

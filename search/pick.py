@@ -22,6 +22,7 @@ from psvit.search.config import PickConfig
 from psvit.search.fresh import FreshScore, fresh_score
 from psvit.search.history import HistoryRecord
 from psvit.search.latency import LatencyTable
+from psvit.search.records import SearchRecord
 from psvit.search.tables import FOLD_COLUMNS, HISTORY
 from psvit.search.trial import score_order
 from psvit.supernet.space import Additive, SearchSpace, Subspace
@@ -98,13 +99,20 @@ def read_scored(run: Path) -> Scored:
         name: HistoryRecord.load(path.with_suffix(".json")) for name, path in zip(names, histories, strict=True)
     }
     _require_same(run, searches)
-    frames = [HISTORY.read(path).assign(search=name) for name, path in zip(names, histories, strict=True)]
+    frames = [_read_history(path).assign(search=name) for name, path in zip(names, histories, strict=True)]
     together = pd.concat(frames, ignore_index=True)
     together["failed"] = together[["top1", "loss"]].isna().any(axis=1)
     # stable, so that of equal ones the first search's stays; a failed one only where it has no score at all
     together = together.sort_values(["failed", "num_images"], ascending=[True, False], kind="stable")
     folders = {name: path.parent for name, path in zip(names, histories, strict=True)}
     return Scored(searches, folders, together.drop_duplicates("layers"))
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    frame, result = HISTORY.read(path), path.with_name("result.json")
+    if result.is_file():
+        SearchRecord.load(result).check_history(path, len(frame))
+    return frame
 
 
 def _require_same(run: Path, searches: Mapping[str, HistoryRecord]) -> None:

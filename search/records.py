@@ -17,6 +17,7 @@ The tables beside them are in ``search/tables.py``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from psvit.data.record import DataRecord
@@ -66,6 +67,18 @@ class SearchRecord(Record):
     search: HistoryRecord
     tool: str
     preferred: str | None = None
+
+    def check_history(self, history: Path, rows: int) -> None:
+        """Refuse a history that has lost rows at its end since the search finished: nothing in it tells.
+
+        Raises:
+            ValueError: it has fewer than were scored; more are of a search that goes on.
+        """
+        if rows < self.scored:
+            raise ValueError(
+                f"{history} has {rows:,} of the {self.scored:,} architectures that were scored; run the same search "
+                "again, which scores the others"
+            )
 
 
 @dataclass(frozen=True)

@@ -90,12 +90,16 @@ class _Run:
         Raises:
             ValueError: one is damaged.
         """
-        record, result = folder / "history.json", folder / "result.json"
+        record, path = folder / "history.json", folder / "history.csv"
+        trials = History(path).trials
+        result = SearchRecord.load(folder / "result.json") if (folder / "result.json").exists() else None
+        if result is not None:
+            result.check_history(path, len(trials))
         return cls(
             folder,
-            History(folder / "history.csv").trials,
+            trials,
             HistoryRecord.load(record) if record.exists() else None,
-            SearchRecord.load(result) if result.exists() else None,
+            result,
             _text(folder / "config.yaml"),
         )
 

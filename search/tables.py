@@ -89,6 +89,8 @@ class Table:
                 raise ValueError("its last line is cut short")
             header, *lines = content[: content.rfind(b"\n") + 1].decode().splitlines() or [""]
             if header == self.header:
+                if self.sealed and not self.grows and not lines:
+                    raise ValueError("its rows are missing")
                 lines = [",".join(self.columns), *self._unsealed(lines)]
                 frame = pd.read_csv(io.StringIO("\n".join(lines)), dtype=types, converters=exactly)
             elif not header:

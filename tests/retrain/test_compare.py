@@ -57,7 +57,9 @@ def test_pairs_are_compared_image_by_image_over_seeds(tmp_path: Path) -> None:
     assert swapped.networks[1].ahead_top1.value == pytest.approx(-by_hand.value)
 
 
-@pytest.mark.parametrize(("theirs", "pairs"), [((1, 2), [(1, 1)]), ((2, 3, 4), [(0, 2), (1, 3)])])
+@pytest.mark.parametrize(
+    ("theirs", "pairs"), [((1, 2), [(1, 1), (0, 2)]), ((1,), [(1, 1)]), ((2, 3, 4), [(0, 2), (1, 3)])]
+)
 def test_trainings_of_one_seed_are_a_pair(
     tmp_path: Path, theirs: tuple[int, ...], pairs: list[tuple[int, int]]
 ) -> None:

@@ -217,6 +217,14 @@ def test_what_cannot_be_a_final_is_refused(
         finals(replace(whole, out=str(tmp_path / "a"), max_networks=3))
     with pytest.raises(ValueError, match="init is 'random'; use one of scratch, inherit"):
         FinalsConfig(init="random")
+    history = Path(whole.run) / "history.csv"
+    content = history.read_bytes()
+    try:
+        history.write_bytes(content[: content.rindex(b"\n", 0, -1) + 1])
+        with pytest.raises(ValueError, match=r"history\.csv has .* architectures that were scored"):
+            finals(replace(whole, out=str(tmp_path / "b")))
+    finally:
+        history.write_bytes(content)
     monkeypatch.setattr(TrainedSupernet, "sha256", lambda trained: "another")
     with pytest.raises(ValueError, match="searched another supernet"):
         finals(whole)

@@ -117,3 +117,18 @@ def test_without_images_left_there_is_no_score(tmp_path: Path) -> None:
     assert mixed.startswith("no score of the first on images that did not pick it: a, b chose on different images")
     (tmp_path / "a/result.json").unlink()
     assert "result.json" in str(pick_within(tmp_path, FLOPS[30]).fresh)
+
+
+@pytest.mark.parametrize("damage", ["rows lost", "zeros"])
+def test_a_finished_search_that_has_lost_rows_is_not_picked_from(tmp_path: Path, damage: str) -> None:
+    """Each row that is left is sound, and the best of them would be picked without a word."""
+    write_search(tmp_path, range(60), cross_fitted=True)
+    history = tmp_path / "history.csv"
+    content = history.read_bytes()
+    end = content.rindex(b"\n", 0, -1) + 1
+    assert len(read_scored(tmp_path).frame) == 60
+    history.write_bytes(content[:end] + (b"" if damage == "rows lost" else bytes(len(content) - end)))
+    with pytest.raises(ValueError, match=r"history.csv has 59 of the 60 architectures that were scored; run the same"):
+        read_scored(tmp_path)
+    (tmp_path / "result.json").unlink()  # a search that runs has scored as far as this
+    assert len(read_scored(tmp_path).frame) == 59

@@ -341,6 +341,15 @@ def test_a_search_that_no_command_has_started(whole: Path) -> None:
     assert "not there yet" not in text
 
 
+def test_a_history_that_has_lost_rows_is_named(whole: Path) -> None:
+    lines = (whole / "history.csv").read_text().splitlines(keepends=True)
+    (whole / "history.csv").write_text("".join(lines[:-1]))
+    with pytest.raises(
+        ValueError, match=rf"history.csv has {len(lines) - 2:,} of the {len(lines) - 1:,} architectures"
+    ):
+        report(whole)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

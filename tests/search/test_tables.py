@@ -60,10 +60,12 @@ def test_a_whole_table_is_not_read_as_far_as_it_goes(tmp_path: Path, sealed: boo
     whole.write(path, FRAME)
     content = path.read_bytes()
     ends = [place + 1 for place, byte in enumerate(content) if byte == ord("\n")]
-    refused = set(range(ends[0] + 1, len(content))) if sealed else set(range(len(content))) - {0, *ends}
+    refused = set(range(1, len(content))) - (set() if sealed else {*ends})
     for length in sorted(refused):
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"is no table of tests \((its last line is cut|line 2: its checksum)"):
+        with pytest.raises(
+            ValueError, match=r"is no table of tests \((its last line is cut|its rows are missing|line 2: its checksum)"
+        ):
             whole.read(path)
     path.write_bytes(content)
     pd.testing.assert_frame_equal(whole.read(path), FRAME, check_exact=True, check_dtype=False)
