@@ -74,7 +74,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_every_reader_holds(samples: Path) -> None:
     every = readers(samples)
-    assert len(every) == 30
+    assert len(every) == 32
     for reader in every:
         tally = try_many(samples, reader.name, range(-len(corpus(reader)), 8 if reader.costly else 60))
         assert not tally.failed, reader.name
